@@ -1,0 +1,3 @@
+//! The process: listeners, workers, reload, signals, shutdown.
+
+pub mod limits;

@@ -1,0 +1,51 @@
+//! From accept to login: the part of a client's life that runs on tokio.
+//!
+//! It ends with a `LoggedIn` that is handed to a worker, which sends AuthenticationOk and what follows.
+
+use std::sync::Arc;
+
+use crate::{
+    auth::ScramKeys,
+    config::{Database, PeerAddr, User},
+    net::Stream,
+    protocol::ProtocolVersion,
+};
+
+/// A client that proved who it is. AuthenticationOk has **not** been sent yet: the worker sends it with
+/// the parameters and the key in one write, as soon as the pool knows them.
+#[derive(Debug)]
+pub struct LoggedIn {
+    pub stream: Stream,
+    /// Clear bytes that were read after the last authentication message (a client may pipeline).
+    pub leftover: Vec<u8>,
+    /// 3.0 or 3.2, as negotiated. NegotiateProtocolVersion, if due, has been sent.
+    pub protocol: ProtocolVersion,
+    /// Login name.
+    pub user: String,
+    /// The user's configuration (a default one for a user that only `--upstream` or trust knows).
+    pub user_config: Arc<User>,
+    /// The database that was asked for, resolved (also through `*`). `None`: the admin console.
+    pub database: Option<Arc<Database>>,
+    /// The name that was asked for.
+    pub database_name: String,
+    /// Startup parameters other than user, database, replication, options and `_pq_.*`; those of
+    /// `options` (`-c name=value`, `--name=value`) come first, as in PostgreSQL, so that a later entry wins.
+    pub parameters: Vec<(String, String)>,
+    pub scram_keys: Option<ScramKeys>,
+    /// The clear-text password, if the client sent it (auth_type plain): may log in to the server.
+    pub password: Option<crate::error::Secret<String>>,
+    pub peer: PeerAddr,
+    /// `TLSv1.3/TLS_AES_256_GCM_SHA384`, or empty.
+    pub tls_description: String,
+    /// Counts the connection until it is dropped.
+    pub permit: crate::app::limits::ClientPermit,
+}
+
+/// Why a handed-over client could log in to the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConsoleRight {
+    /// admin_users.
+    Admin,
+    /// stats_users: SHOW only.
+    Stats,
+}

@@ -1,0 +1,78 @@
+//! Connections to PostgreSQL: opening, logging in, cancelling. Runs on tokio; ends with a `ServerLogin`
+//! that is handed to a worker.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    auth::ScramKeys,
+    config::SslMode,
+    error::Secret,
+    net::{Stream, tls::ServerTls},
+    protocol::{BackendKeyData, ProtocolVersion},
+};
+
+/// Where a server is and how to reach it: enough to connect, and to cancel.
+#[derive(Clone, Debug)]
+pub struct ServerAddress {
+    /// Name, IP address, or directory of a unix socket (starts with `/`).
+    pub host: String,
+    pub port: u16,
+    pub sslmode: SslMode,
+    /// TLS settings towards servers; shared by all databases.
+    pub tls: Arc<ServerTls>,
+    pub keepalive: Keepalive,
+}
+
+/// TCP keepalive towards servers. Zero: the system's default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keepalive {
+    pub enabled: bool,
+    pub idle: Duration,
+    pub interval: Duration,
+    pub count: u32,
+    pub user_timeout: Duration,
+}
+
+/// What the server may ask a login to prove.
+#[derive(Clone, Debug)]
+pub enum Credentials {
+    /// Nothing is known: only `trust`, `peer` and certificates work.
+    None,
+    /// Clear text: works for every method.
+    Password(Secret<String>),
+    /// `md5` + 32 hex: works for md5 only.
+    Md5(Secret<String>),
+    /// SCRAM pass-through: keys that the client proved.
+    Scram(ScramKeys),
+}
+
+/// One login to make.
+#[derive(Clone, Debug)]
+pub struct ConnectSpec {
+    pub address: ServerAddress,
+    pub user: String,
+    pub database: String,
+    pub credentials: Credentials,
+    /// Further startup parameters (`application_name`, …).
+    pub parameters: Vec<(String, String)>,
+    /// Run once after login; a failure is logged and ignored.
+    pub connect_query: Option<String>,
+    /// Bounds TCP connect, TLS and login together.
+    pub timeout: Duration,
+}
+
+/// A server connection that is logged in and idle (ReadyForQuery `I` has been read).
+#[derive(Debug)]
+pub struct ServerLogin {
+    pub stream: Stream,
+    pub key: BackendKeyData,
+    pub protocol: ProtocolVersion,
+    /// ParameterStatus in the order received.
+    pub parameters: Vec<(String, String)>,
+    /// The address that was connected to (after DNS), for SHOW SERVERS.
+    pub peer: String,
+    pub peer_port: u16,
+    pub local: String,
+    pub local_port: u16,
+    pub tls_description: String,
+}
