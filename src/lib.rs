@@ -8,3 +8,4 @@ pub mod error;
 pub mod net;
 pub mod protocol;
 pub mod server;
+pub mod session;
