@@ -93,6 +93,11 @@ impl Wire {
         }
     }
 
+    /// TLS holds records that the socket did not take.
+    pub fn has_unsent(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    }
+
     /// TLS is on.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
@@ -154,6 +159,8 @@ fn write_socket(socket: &mut PollSocket, bytes: &[u8]) -> io::Result<usize> {
     let mut taken = 0;
     while let Some(rest) = bytes.get(taken..).filter(|r| !r.is_empty()) {
         match socket.write(rest) {
+            // A short write means that the socket is full: the next room raises an event.
+            Ok(n) if n < rest.len() => return Ok(taken + n),
             Ok(n) => taken += n,
             Err(e) if e.kind() == ErrorKind::WouldBlock => break,
             Err(e) if e.kind() == ErrorKind::Interrupted => {}

@@ -131,6 +131,9 @@ pub struct Pipeline {
     details: VecDeque<Detail>,
     /// The server ignores everything until a Sync that has not been sent yet.
     skipping: bool,
+    /// Extended-query messages were sent that no Sync (or Query) has ended yet: their transaction is open, although
+    /// everything may have been answered (Flush).
+    open: bool,
     /// The server reads COPY data and ignores Flush and Sync until the client ends it.
     copy_in: bool,
     /// The client's name in the duplicate Parse that is being refused.
@@ -156,6 +159,11 @@ impl Pipeline {
     /// The server reads COPY data.
     pub fn copy_in(&self) -> bool {
         self.copy_in
+    }
+
+    /// The server has been told nothing that only a Sync will end.
+    pub fn is_closed(&self) -> bool {
+        !self.open && !self.skipping
     }
 
     /// The reply that comes next belongs to something that the pooler sent by itself.
@@ -185,6 +193,11 @@ impl Pipeline {
             }
             self.skipping = false;
         }
+        match expected {
+            Expected::Query | Expected::FunctionCall | Expected::Sync => self.open = false,
+            Expected::InjectedQuery | Expected::CopyEnd => {}
+            _ => self.open = true,
+        }
         self.queue.push_back(expected);
         true
     }
@@ -192,6 +205,7 @@ impl Pipeline {
     /// Notes a message about a statement. Not to be called while [`Self::skipping`].
     pub fn push_statement(&mut self, expected: Expected, name: &[u8], statement: &Arc<Statement>) {
         debug_assert!(expected.has_detail() && !self.skipping);
+        self.open = true;
         self.queue.push_back(expected);
         self.details.push_back(Detail { name: name.into(), statement: Arc::clone(statement) });
     }
@@ -284,6 +298,7 @@ impl Pipeline {
                 index += 1;
                 index > until || e != Expected::Sync
             });
+            self.open = !self.queue.contains(&Expected::Sync);
         }
         if end.is_some() {
             self.copy_in = false;

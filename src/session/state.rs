@@ -105,11 +105,11 @@ impl ServerSession {
     /// ReadyForQuery `I` has been read and nothing is owed: another client may have it.
     pub fn is_free(&self) -> bool {
         self.pipeline.is_empty()
+            && self.pipeline.is_closed()
             && self.status == TransactionStatus::Idle
             && self.passing == 0
             && self.swallowing == 0
             && !self.pipeline.copy_in()
-            && !self.pipeline.skipping()
     }
 
     /// RESET ALL or DISCARD ALL: what the server does not report is at its default again, or may be.
