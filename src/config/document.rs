@@ -15,7 +15,7 @@ use super::{
 const BY_EXAMPLE: &str = r#"# pooler.toml: settings of pooler, a PostgreSQL connection pooler.
 #
 # Generated from the settings table (src/config/settings.rs); `pooler check -c FILE` tells what is wrong with
-# a file. Everything below that is commented out shows the default.
+# a file. Commented-out settings in [pooler] show the default.
 #
 # Texts may contain ${NAME} or ${NAME:-default}, taken from the environment; a literal "${" is written "$${".
 # Times are seconds (15, 0.5) or texts with a unit ("500ms", "15s", "10min", "1h", "1d").
@@ -27,7 +27,7 @@ host = "db1.example.com"
 
 # In one line. All clients log in at the server as "reporter" and share one pool of 5 connections.
 [databases.reports]
-url = "postgres://reporter:${REPORTER_PASSWORD:-change-me}@db2.example.com:5432/reports?sslmode=require"
+url = "postgres://reporter:${REPORTER_PASSWORD}@db2.example.com:5432/reports?sslmode=require"
 pool_size = 5
 
 # Every other database.
@@ -36,10 +36,10 @@ pool_size = 5
 
 # Who may log in. A SCRAM secret (as in pg_authid) is as good as a password; so is a file with all users (auth_file).
 [users.alice]
-password = "${ALICE_PASSWORD:-change-me}"
+password = "${ALICE_PASSWORD}"
 
 [users.batch]
-password = "${BATCH_PASSWORD:-change-me}"
+password = "${BATCH_PASSWORD}"
 pool_mode = "session"
 query_timeout = "1h"
 
@@ -128,7 +128,7 @@ fn reference() -> String {
 fn describe<S>(out: &mut String, row: &Row<S>, facts: &str) {
     write!(out, "\n**`{}`** · {}\n\n{facts}Takes {}.\n", row.name, paragraph(row.doc), (row.form)()).unwrap();
     if !row.note.is_empty() {
-        write!(out, "\n*PgBouncer:* {}\n", row.note).unwrap();
+        write!(out, "\n{}\n", row.note).unwrap();
     }
 }
 
@@ -154,7 +154,8 @@ fn reference_page_is_up_to_date() {
 
 #[test]
 fn example_loads_and_its_comments_are_the_defaults() {
-    let load = |text: &str| Config::from_text(Path::new("example.toml"), text, &|_| None);
+    let load =
+        |text: &str| Config::from_text(Path::new("example.toml"), text, &|_| Some("secret".to_owned()));
     let loaded = load(&example()).unwrap();
     assert_eq!(loaded.config.settings, Settings::default());
     // Only lines "#name = value" are settings; "# text" is comment.

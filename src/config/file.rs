@@ -6,7 +6,6 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,7 +16,7 @@ use toml::{
 };
 
 use super::{
-    Config, Database, User, auth_file, check,
+    Config, Database, check,
     entries::{DATABASE_KEYS, DatabaseEntry, USER_KEYS, UserEntry},
     foreign::{self, Table},
     interpolate::{Environment, interpolate, process_environment},
@@ -28,7 +27,6 @@ use super::{
     url,
     value::Input,
 };
-use crate::error::Secret;
 
 /// Longest name of a database, in bytes (NAMEDATALEN - 1).
 pub(super) const LONGEST_NAME: usize = 63;
@@ -211,20 +209,7 @@ impl<'a> Reader<'a> {
         if let Some(url) = &entry.url {
             match url::parse(&url.0) {
                 Ok(url) => {
-                    for (key, given) in [
-                        ("host", url.host.is_some()),
-                        ("port", url.port.is_some()),
-                        ("dbname", url.dbname.is_some()),
-                        ("user", url.user.is_some()),
-                        ("password", url.password.is_some()),
-                        ("password_file", url.password.is_some()),
-                        ("server_tls_sslmode", url.sslmode.is_some()),
-                    ] {
-                        if given && self.has(table, key) {
-                            let problem = self.at(table, key, format!("{key} is given here and in url"));
-                            self.problems.push(problem.remedy("remove one of them"));
-                        }
-                    }
+                    self.refuse_twice(table, &url);
                     take_url(&mut database, url);
                 }
                 Err(error) => {
@@ -254,6 +239,24 @@ impl<'a> Reader<'a> {
         database
     }
 
+    /// What the URL says must not be said again beside it.
+    fn refuse_twice(&mut self, table: &str, url: &url::ServerUrl) {
+        for (key, given) in [
+            ("host", url.host.is_some()),
+            ("port", url.port.is_some()),
+            ("dbname", url.dbname.is_some()),
+            ("user", url.user.is_some()),
+            ("password", url.password.is_some()),
+            ("password_file", url.password.is_some()),
+            ("server_tls_sslmode", url.sslmode.is_some()),
+        ] {
+            if given && self.has(table, key) {
+                let problem = self.at(table, key, format!("{key} is given here and in url"));
+                self.problems.push(problem.remedy("remove one of them"));
+            }
+        }
+    }
+
     fn read_user(&mut self, name: &str, table: &str, value: &Spanned<DeValue<'_>>) {
         let mut entry = UserEntry::default();
         self.read_table(Table::Users, USER_KEYS, table, &mut entry, value);
@@ -261,45 +264,6 @@ impl<'a> Reader<'a> {
         entry.user.name = name.to_owned();
         self.read_password_file(table, &mut entry.user.password, entry.password_file);
         self.config.users.insert(name.to_owned(), Arc::new(entry.user));
-    }
-
-    fn read_password_file(
-        &mut self,
-        table: &str,
-        password: &mut Option<Secret<String>>,
-        file: Option<PathBuf>,
-    ) {
-        let Some(file) = file else { return };
-        if self.has(table, "password") {
-            let problem = self.at(table, "password_file", "password and password_file are both given");
-            self.problems.push(problem.remedy("remove one of them"));
-        }
-        let problem = match fs::read_to_string(&file) {
-            Ok(text) => {
-                let text = text.strip_suffix('\n').unwrap_or(&text);
-                let text = text.strip_suffix('\r').unwrap_or(text);
-                if !text.is_empty() && !text.contains('\0') {
-                    *password = Some(Secret(text.to_owned()));
-                    self.warn_if_others_can_read(&file);
-                    return;
-                }
-                self.at(table, "password_file", format!("{} contains no password", file.display()))
-                    .remedy("write the password into the file, as text on one line")
-            }
-            Err(error) => self
-                .at(table, "password_file", format!("cannot read {}: {error}", file.display()))
-                .remedy("give the path of a file that pooler's user can read"),
-        };
-        self.problems.push(problem);
-    }
-
-    /// A warning when everybody on the machine can read a secret.
-    pub(super) fn warn_if_others_can_read(&mut self, file: &Path) {
-        if fs::metadata(file).is_ok_and(|metadata| metadata.mode() & 0o004 != 0) {
-            let problem =
-                Problem::in_file(file, "every user of this machine can read the secrets in this file");
-            self.warnings.push(problem.remedy(format!("chmod o-rwx {}", file.display())));
-        }
     }
 
     /// Reads every key of one table.
@@ -389,61 +353,6 @@ impl<'a> Reader<'a> {
 
     fn interpolated(&self, text: &str) -> Result<String, (String, String)> {
         interpolate(text, self.environment).map_err(|error| (error.to_string(), error.remedy()))
-    }
-
-    /// Merges the users of `auth_file` into those of `[users]`.
-    fn read_auth_file(&mut self) {
-        let Some(file) = self.config.settings.auth_file.clone() else { return };
-        let text = match fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(error) => {
-                let message = format!("cannot read auth_file {}: {error}", file.display());
-                let problem = self.at("pooler", "auth_file", message);
-                self.problems
-                    .push(problem.remedy("give the path of a text file that pooler's user can read"));
-                return;
-            }
-        };
-        let (entries, errors) = auth_file::parse(&text);
-        for (line, error) in errors {
-            let problem = Problem::in_file(&file, error.to_string()).at(Some(line));
-            self.problems
-                .push(problem.remedy("write \"user\" \"password\" (a quote inside is written \"\")"));
-        }
-        let mut seen = BTreeMap::new();
-        for entry in entries {
-            let quoted = format!("\"{}\"", entry.user.escape_debug());
-            let warning = match seen.insert(entry.user.clone(), entry.line) {
-                Some(line) => Some(format!("user {quoted} is already in line {line}; this line counts")),
-                None if self.has_password(&entry.user) => Some(format!(
-                    "user {quoted} has a password in [users] of {}, too; that one counts",
-                    self.file.display()
-                )),
-                None => None,
-            };
-            if let Some(message) = warning {
-                let warning =
-                    Problem::in_file(&file, message).at(Some(entry.line)).remedy("remove one of them");
-                self.warnings.push(warning);
-            }
-            self.add_user(entry);
-        }
-        self.warn_if_others_can_read(&file);
-    }
-
-    fn add_user(&mut self, entry: auth_file::Entry) {
-        let keep = self.has_password(&entry.user);
-        let new = || Arc::new(User { name: entry.user.clone(), ..User::default() });
-        let user = self.config.users.entry(entry.user.clone()).or_insert_with(new);
-        if !keep {
-            Arc::make_mut(user).password = entry.password;
-        }
-    }
-
-    /// Whether `[users.NAME]` gives a password.
-    fn has_password(&self, user: &str) -> bool {
-        let table = format!("users.{user}");
-        self.has(&table, "password") || self.has(&table, "password_file")
     }
 }
 

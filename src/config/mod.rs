@@ -14,6 +14,7 @@ mod foreign;
 mod interpolate;
 mod problem;
 mod resolve;
+mod secrets;
 mod settings;
 mod suggest;
 mod table;

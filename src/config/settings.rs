@@ -8,7 +8,9 @@ use std::{path::PathBuf, time::Duration};
 use super::{
     AuthType, LogFormat, PoolMode, SslMode,
     table::{Change, Row, SettingError, default_of, find},
-    value::{Bytes, COUNT, Choice, Codec, FilePath, Flag, Input, List, Mode, Number, Text, Time, Word},
+    value::{
+        AtLeast, Bytes, COUNT, Choice, Codec, FilePath, Flag, Input, List, Mode, Number, Text, Time, Word,
+    },
 };
 
 pub(super) const POOL_MODES: Choice<PoolMode> = Choice(&[
@@ -84,9 +86,9 @@ settings! {
         listen_port: u16 = "6432", Number(1..=u16::MAX), Restart;
         /// Connections that the kernel may hold until they are accepted. The kernel's own limit
         /// (`net.core.somaxconn`) applies too.
-        listen_backlog: u32 = "1024", Number(1..=65535), Restart, "128 in PgBouncer: too few when a thousand clients reconnect at once.";
+        listen_backlog: u32 = "1024", Number(1..=65535), Restart, "In PgBouncer 128: too few when a thousand clients reconnect at once.";
         /// Directory of the unix socket `.s.PGSQL.PORT`; empty: none.
-        unix_socket_dir: Option<PathBuf> = "", FilePath, Restart, "`/tmp` in PgBouncer, where any local user may take the name first.";
+        unix_socket_dir: Option<PathBuf> = "", FilePath, Restart, "In PgBouncer `/tmp`, where any local user may take the name first.";
         /// Permissions of the unix socket.
         unix_socket_mode: u32 = "0777", Mode, Restart;
         /// Worker threads; 0: one for each core.
@@ -95,7 +97,7 @@ settings! {
     "Pools" {
         /// When a server goes back to its pool: `transaction` (after each transaction), `session` (when the
         /// client leaves) or `statement` (after each statement; transaction blocks are refused).
-        pool_mode: PoolMode = "transaction", POOL_MODES, Live, "`session` in PgBouncer.";
+        pool_mode: PoolMode = "transaction", POOL_MODES, Live, "In PgBouncer `session`.";
         /// Server connections of a pool, that is of one user in one database; 0: no limit.
         default_pool_size: u32 = "20", COUNT, Live;
         /// Server connections that a pool keeps open even when nobody needs them.
@@ -107,7 +109,7 @@ settings! {
         reserve_pool_timeout: Duration = "5", Time, Live;
         /// Clients that may be connected, with and without login. More get an error. Users of the console
         /// are not counted.
-        max_client_conn: u32 = "10000", COUNT, Live, "100 in PgBouncer. An idle client costs a few kilobytes and a file descriptor, and sharing few servers among many clients is what a pooler is for, so the limit only has to stop a runaway application.";
+        max_client_conn: u32 = "10000", Number(1..=1_000_000), Live, "In PgBouncer 100. An idle client costs a few kilobytes and a file descriptor, and sharing few servers among many clients is what a pooler is for, so the limit only has to stop a runaway application.";
         /// Server connections to one database, whoever uses them; 0: no limit.
         max_db_connections: u32 = "0", COUNT, Live;
         /// Server connections of one user, in whatever database; 0: no limit.
@@ -179,7 +181,7 @@ settings! {
         /// How clients prove who they are: `scram-sha-256` (with channel binding over TLS), `md5` (SCRAM for
         /// users whose secret is one), `plain` (password in clear text) or `trust` (no proof; the user must be
         /// known).
-        auth_type: AuthType = "scram-sha-256", AUTH_TYPES, Live, "`md5` in PgBouncer, which also knows `any`, `cert`, `hba`, `ldap` and `pam`.";
+        auth_type: AuthType = "scram-sha-256", AUTH_TYPES, Live, "In PgBouncer `md5`, which also knows `any`, `cert`, `hba`, `ldap` and `pam`.";
         /// File with users and their passwords, one `\"user\" \"password\"` on each line (PgBouncer's
         /// userlist.txt). A password is plain, `md5` with a hash, or a SCRAM secret as in `pg_authid`. Read again on
         /// RELOAD.
@@ -239,7 +241,7 @@ settings! {
         /// Log a line of statistics every `stats_period`.
         log_stats: bool = "true", Flag, Live;
         /// Time over which averages are taken.
-        stats_period: Duration = "1min", Time, Live;
+        stats_period: Duration = "1min", AtLeast(Duration::from_secs(1)), Live;
     }
 }
 
