@@ -5,7 +5,9 @@ pub mod error;
 pub mod md5;
 pub mod scram;
 pub mod scram_client;
+pub mod scram_server;
 
 pub use error::AuthError;
 pub use scram::{ScramKeys, ScramSecret};
 pub use scram_client::{ScramClient, ScramSecretSource};
+pub use scram_server::ScramServer;
