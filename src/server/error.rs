@@ -46,8 +46,9 @@ pub enum ConnectError {
     /// The handshake failed, or the certificate is not trusted.
     #[error("TLS with the server failed: {0}")]
     Handshake(String),
-    #[error(transparent)]
-    TlsSettings(#[from] TlsError),
+    /// The settings for the server's sslmode cannot be used.
+    #[error("{0}")]
+    TlsSettings(Box<TlsError>),
     /// ErrorResponse.
     #[error("{0}")]
     Refused(Box<ServerError>),

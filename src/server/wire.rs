@@ -22,7 +22,10 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{ConnectError, Keepalive};
 use crate::{
     net::{Socket, Stream},
-    protocol::{frame::{HEADER, Header}, startup::SSL_REQUEST},
+    protocol::{
+        frame::{HEADER, Header},
+        startup::SSL_REQUEST,
+    },
 };
 
 /// Longest message that a login reads, as libpq bounds errors (MAX_ERRLEN).

@@ -30,10 +30,10 @@ pub enum TlsError {
     Content { setting: &'static str, path: PathBuf, expected: &'static str, reason: String },
     /// A certificate authority that cannot be trusted, because it cannot be read.
     #[error("{setting}: \"{}\" holds a certificate that cannot serve as authority: {source}", path.display())]
-    Authority { setting: &'static str, path: PathBuf, source: rustls::Error },
+    Authority { setting: &'static str, path: PathBuf, source: Box<rustls::Error> },
     /// Certificate and key do not belong together, or are of a kind that cannot be used.
     #[error("{setting}: key \"{}\" does not serve certificate \"{}\": {source}", key.display(), certificate.display())]
-    Identity { setting: &'static str, certificate: PathBuf, key: PathBuf, source: rustls::Error },
+    Identity { setting: &'static str, certificate: PathBuf, key: PathBuf, source: Box<rustls::Error> },
     /// A setting is missing that another one asks for.
     #[error("{setting} is not set, but {because}")]
     Missing { setting: &'static str, because: &'static str },
@@ -50,7 +50,9 @@ impl TlsError {
     pub fn hint(&self) -> String {
         match self {
             Self::Read { .. } => "Check that the file exists and that the pooler's user may read it.".into(),
-            Self::Content { expected, .. } => format!("The file must be in PEM format and hold a {expected}."),
+            Self::Content { expected, .. } => {
+                format!("The file must be in PEM format and hold a {expected}.")
+            }
             Self::Authority { setting, .. } => {
                 format!("List only certificates of authorities in {setting}, in PEM format.")
             }

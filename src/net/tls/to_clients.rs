@@ -58,7 +58,7 @@ impl ClientTls {
                 setting: KEY_FILE,
                 certificate: certificate.to_owned(),
                 key: key.to_owned(),
-                source,
+                source: Box::new(source),
             })?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         // libpq resumes no sessions, and PostgreSQL offers none: no tickets, no cache, no memory for them.
@@ -75,10 +75,7 @@ impl ClientTls {
 
 /// verify-ca and verify-full demand a certificate; the other modes check the one that is sent, if there is
 /// an authority to check it with, and ask for none otherwise.
-fn client_verifier(
-    settings: &Settings,
-    files: &mut Files,
-) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+fn client_verifier(settings: &Settings, files: &mut Files) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let demanded = settings.client_tls_sslmode >= SslMode::VerifyCa;
     let Some(path) = settings.client_tls_ca_file.as_deref() else {
         if demanded {
@@ -92,7 +89,7 @@ fn client_verifier(
         roots.add(certificate).map_err(|source| TlsError::Authority {
             setting: CA_FILE,
             path: path.to_owned(),
-            source,
+            source: Box::new(source),
         })?;
     }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());

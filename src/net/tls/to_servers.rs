@@ -1,6 +1,9 @@
 //! TLS towards servers: what each sslmode asks of the server's certificate, as libpq does it.
 
-use std::{path::Path, sync::{Arc, OnceLock}};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -58,8 +61,7 @@ impl ServerTls {
             Some(path) => Some(Verified::from_file(&unverified, path, &mut files)?),
             None => None,
         };
-        let tls =
-            Self { unverified, verified, system: OnceLock::new(), fingerprint: files.fingerprint() };
+        let tls = Self { unverified, verified, system: OnceLock::new(), fingerprint: files.fingerprint() };
         // Better now than at the first login.
         tls.config(settings.server_tls_sslmode)?;
         Ok(tls)
@@ -70,9 +72,7 @@ impl ServerTls {
     pub fn config(&self, mode: SslMode) -> Result<Arc<ClientConfig>, TlsError> {
         match mode {
             SslMode::Disable | SslMode::Allow | SslMode::Prefer => Ok(self.unverified.clone()),
-            SslMode::Require => {
-                Ok(self.verified.as_ref().map_or(&self.unverified, |v| &v.chain).clone())
-            }
+            SslMode::Require => Ok(self.verified.as_ref().map_or(&self.unverified, |v| &v.chain).clone()),
             SslMode::VerifyCa => Ok(self.verified()?.chain.clone()),
             SslMode::VerifyFull => Ok(self.verified()?.chain_and_name.clone()),
         }
@@ -81,7 +81,11 @@ impl ServerTls {
     fn verified(&self) -> Result<&Verified, TlsError> {
         match &self.verified {
             Some(verified) => Ok(verified),
-            None => self.system.get_or_init(|| Verified::from_system(&self.unverified)).as_ref().map_err(Clone::clone),
+            None => self
+                .system
+                .get_or_init(|| Verified::from_system(&self.unverified))
+                .as_ref()
+                .map_err(Clone::clone),
         }
     }
 }
@@ -94,7 +98,7 @@ impl Verified {
             roots.add(certificate.clone()).map_err(|source| TlsError::Authority {
                 setting: CA_FILE,
                 path: path.to_owned(),
-                source,
+                source: Box::new(source),
             })?;
         }
         Ok(Self::new(base, roots, trusted))
@@ -134,19 +138,14 @@ fn identity<'a>(settings: &'a Settings, files: &mut Files) -> Result<Option<Iden
             Ok(Some((chain, files.key(KEY_FILE, key)?, certificate, key)))
         }
         (None, None) => Ok(None),
-        (Some(_), None) => {
-            Err(TlsError::Missing { setting: KEY_FILE, because: "server_tls_cert_file is" })
-        }
-        (None, Some(_)) => {
-            Err(TlsError::Missing { setting: CERT_FILE, because: "server_tls_key_file is" })
-        }
+        (Some(_), None) => Err(TlsError::Missing { setting: KEY_FILE, because: "server_tls_cert_file is" }),
+        (None, Some(_)) => Err(TlsError::Missing { setting: CERT_FILE, because: "server_tls_key_file is" }),
     }
 }
 
 /// A configuration that takes any certificate of the server.
 fn base(identity: Option<Identity<'_>>) -> Result<ClientConfig, TlsError> {
-    let verifier =
-        ServerVerifier::new(Check::Nothing, Arc::new(RootCertStore::empty()), Arc::new([]));
+    let verifier = ServerVerifier::new(Check::Nothing, Arc::new(RootCertStore::empty()), Arc::new([]));
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|e| TlsError::Setup(e.to_string()))?
@@ -159,7 +158,7 @@ fn base(identity: Option<Identity<'_>>) -> Result<ClientConfig, TlsError> {
                 setting: KEY_FILE,
                 certificate: certificate_path.to_owned(),
                 key: key_path.to_owned(),
-                source,
+                source: Box::new(source),
             })?
         }
     };

@@ -207,9 +207,7 @@ fn common_name_matches(leaf: &[u8], host: &ServerName<'_>) -> bool {
     let Ok(Some(common_name)) = fields.subject().common_name() else { return false };
     match host {
         ServerName::DnsName(host) => host_matches(&common_name.value(), host.as_ref()),
-        ServerName::IpAddress(address) => {
-            common_name.value() == std::net::IpAddr::from(*address).to_string()
-        }
+        ServerName::IpAddress(address) => common_name.value() == std::net::IpAddr::from(*address).to_string(),
         _ => false,
     }
 }
@@ -223,5 +221,7 @@ fn host_matches(pattern: &str, host: &str) -> bool {
     let Some(suffix) = pattern.strip_prefix("*.") else { return false };
     // A wildcard over a whole top-level domain matches nothing.
     suffix.contains('.')
-        && host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(suffix))
+        && host
+            .split_once('.')
+            .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(suffix))
 }
