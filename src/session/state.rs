@@ -34,6 +34,8 @@ pub struct ClientSession {
 #[derive(Debug)]
 pub struct ServerSession {
     pub label: Label,
+    /// The label before the last [`Self::adopt`].
+    before: Label,
     /// The label at login: the parameters that the server reports.
     pub reported: Label,
     pub statements: ServerStatements,
@@ -86,6 +88,7 @@ impl ServerSession {
             parameters.iter().find(|(n, _)| n == name).map(|(_, v)| Box::from(v.as_str()))
         };
         Self {
+            before: Arc::clone(&label),
             reported: Arc::clone(&label),
             label,
             statements: ServerStatements::default(),
@@ -118,6 +121,11 @@ impl ServerSession {
         self.label = shared.labels.intern(Params::from_pairs(reported));
     }
 
+    /// The settings that were sent last have not been applied.
+    pub fn restore_label(&mut self) {
+        self.label = Arc::clone(&self.before);
+    }
+
     /// Makes the server's settings those of `client`: appends a Query unless they are equal, and notes it.
     pub fn adopt(&mut self, client: &mut ClientSession, write: impl FnOnce(&str)) {
         if Arc::ptr_eq(&self.label, &client.label) {
@@ -131,6 +139,6 @@ impl ServerSession {
             self.unnamed_of = 0;
             write(&sql);
         }
-        self.label = Arc::clone(&client.label);
+        self.before = std::mem::replace(&mut self.label, Arc::clone(&client.label));
     }
 }

@@ -74,6 +74,8 @@ pub(crate) struct ClientInfo {
     pub(crate) secret: Box<[u8]>,
     /// Startup parameters, until they are in its label.
     pub(crate) wanted: Params,
+    /// What goes out in front of AuthenticationOk (the server's SCRAM proof).
+    pub(crate) unsent: Vec<u8>,
     /// Unix time of the login, in microseconds.
     pub(crate) connected_at: u64,
     /// When bytes that it does not read began to wait; 0: none do.

@@ -84,6 +84,7 @@ impl Worker {
             protocol: login.protocol,
             secret: self.process.cancel_secret(login.protocol),
             wanted: Params::from_pairs(login.parameters.iter().map(|(n, v)| (n.as_str(), v.as_str()))),
+            unsent: login.unsent,
             connected_at: self.process.clock.unix_micros(),
             stuck_since: 0,
             _permit: login.permit,
@@ -118,7 +119,7 @@ impl Worker {
             pid: self.process.cancel_pid(self.id, slot),
             secret: client.info.secret.clone(),
         };
-        let mut bytes = Vec::with_capacity(512);
+        let mut bytes = std::mem::take(&mut client.info.unsent);
         encode::authentication_ok(&mut bytes);
         for (name, value) in &welcome.parameters {
             let value = client.session.label.get(name).unwrap_or(value);
@@ -253,6 +254,7 @@ impl Worker {
             since: self.now,
             transaction_start: 0,
             query_start: 0,
+            answered: 0,
             expires: self.process.expiry(self.now, settings.server_lifetime),
             drained: 0,
             cancels: 0,

@@ -32,6 +32,8 @@ pub(crate) enum Message {
     Server { server: Box<Server> },
     /// Another worker has clients waiting for a server of this pool.
     Want { pool: Arc<Pool>, worker: usize },
+    /// There may be room for another server of this pool.
+    Grow { pool: Arc<Pool> },
     /// Close the least recently used idle server of the database or of the user: another pool needs the place.
     Evict { database: String, user: String },
     /// Find out what to cancel; `None` if nothing is to be done.

@@ -7,13 +7,14 @@ pub(crate) mod client;
 pub(crate) mod conn;
 mod cancel;
 mod console;
-mod login;
+pub(crate) mod login;
 pub(crate) mod message;
 mod queue;
 mod relay;
 mod release;
 pub(crate) mod report;
 pub(crate) mod server;
+mod reload;
 mod tick;
 
 use std::{
@@ -244,7 +245,13 @@ impl Worker {
             Message::Connected { pool, result } => self.server_connected(&pool, result),
             Message::Server { server } => self.adopt_server(server),
             Message::Want { pool, worker } => self.give_away_idle(&pool, worker),
-            Message::Evict { database, user } => self.evict_idle(&database, &user),
+            Message::Grow { pool } => {
+                let index = self.shard(&pool);
+                self.grow(index);
+            }
+            Message::Evict { database, user } => {
+                self.evict_idle(&database, &user);
+            }
             Message::Cancel { key, reply } => self.cancel(&key, reply),
             Message::CancelDone { server } => self.cancel_done(server),
             Message::Refresh { config } => self.refresh(config),

@@ -328,6 +328,7 @@ impl Worker {
         let Some(stats) = server.pool.shards.get(self.id).map(|s| &s.stats) else { return };
         stats.sent.add(u64::try_from(read).unwrap_or(0));
         if ready > 0 {
+            server.answered = self.now;
             stats.query_time.add(self.now.saturating_sub(server.query_start));
             server.query_start = if server.session.pipeline.is_empty() { 0 } else { self.now };
         }

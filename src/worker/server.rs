@@ -52,6 +52,8 @@ pub(crate) struct Server {
     pub(crate) transaction_start: u64,
     /// When the client's last request was sent; 0: it has been answered.
     pub(crate) query_start: u64,
+    /// When its last reply ended: since then a transaction that is open has been idle.
+    pub(crate) answered: u64,
     /// When its life is over; `u64::MAX`: never.
     pub(crate) expires: u64,
     /// Bytes thrown away since its client left.

@@ -148,7 +148,7 @@ fn linked_error(config: &Config, client: &Client, server: &Server, now: u64) -> 
     }
     let in_transaction = server.session.status != TransactionStatus::Idle;
     let idle = server.session.pipeline.is_empty() && in_transaction;
-    if idle && over(config.idle_transaction_timeout(user), server.transaction_idle_since()) {
+    if idle && over(config.idle_transaction_timeout(user), server.answered) {
         return Some(ClientError::IdleTransaction);
     }
     let busy = in_transaction || !server.session.pipeline.is_empty();
