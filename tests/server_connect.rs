@@ -1,4 +1,11 @@
 //! Logins at a real PostgreSQL: every sslmode, every authentication method, cancels.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking; clippy sees only #[test] functions as tests"
+)]
 
 mod server_connect {
     pub(crate) mod postgres;

@@ -73,7 +73,9 @@ fn welcome(middle: &[u8]) -> Vec<u8> {
 }
 
 async fn log_in(scripts: Vec<fn(&mut TcpStream)>) -> Result<ServerLogin, ConnectError> {
-    connect(&serve(scripts)).await
+    let spec = serve(scripts);
+    // Spawned, so that the future is known to be Send.
+    tokio::spawn(async move { connect(&spec).await }).await.unwrap()
 }
 
 #[tokio::test]

@@ -437,11 +437,13 @@ fn read_as_everything(text: &str) -> bool {
 #[test]
 fn damaged_files_never_panic() {
     let mut random = random_numbers();
-    let base = format!("{}{DATABASE}{USER}", include_str!("../../../pooler.toml.example").replace("#", ""));
+    let base =
+        include_str!("../../../pooler.toml.example").replace('#', "").replace("_PASSWORD}", "_PASSWORD:-x}");
     let base = base.lines().filter(|line| line.contains(" = ") || line.starts_with('['));
     let base: Vec<char> = base.flat_map(|line| line.chars().chain(['\n'])).collect();
     let pieces =
         ["[", "]", "=", "\"", "'", "\n", "${", "}", "#", "é", "\0", "0x", "1e9", "[[", "{", ".", "\"\"\""];
+    assert!(read_as_everything(&base.iter().collect::<String>()), "the undamaged file loads");
     let mut loaded = 0;
     for _ in 0..300 {
         let mut text = base.clone();
@@ -455,7 +457,7 @@ fn damaged_files_never_panic() {
         }
         loaded += u32::from(read_as_everything(&text.into_iter().collect::<String>()));
     }
-    assert!(loaded < 300, "damage goes unnoticed");
+    assert!((1..300).contains(&loaded), "{loaded} of 300 load");
 }
 
 #[test]

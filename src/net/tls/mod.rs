@@ -92,3 +92,6 @@ pub fn describe(connection: &rustls::CommonState) -> String {
     let name = suite.suite().as_str().unwrap_or("unknown").replacen("TLS13_", "TLS_", 1);
     format!("{version}/{name}")
 }
+
+#[cfg(test)]
+mod tests;

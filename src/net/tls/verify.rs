@@ -225,3 +225,27 @@ fn host_matches(pattern: &str, host: &str) -> bool {
             .split_once('.')
             .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(suffix))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::host_matches;
+
+    #[test]
+    fn wildcard_stands_for_one_label() {
+        let cases = [
+            ("db.example.com", "DB.example.com", true),
+            ("db.example.com", "db.example.com.", true),
+            ("*.example.com", "db.example.com", true),
+            ("*.example.com", "a.db.example.com", false),
+            ("*.example.com", "example.com", false),
+            ("*.example.com", ".example.com", false),
+            ("*.com", "example.com", false),
+            ("*", "db", false),
+            ("d*.example.com", "db.example.com", false),
+            ("db.example.com", "db.example.org", false),
+        ];
+        for (pattern, host, expected) in cases {
+            assert_eq!(host_matches(pattern, host), expected, "{pattern} {host}");
+        }
+    }
+}
