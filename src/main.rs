@@ -1,1 +1,13 @@
-fn main() {}
+//! The program: reads the command line and does what it says.
+
+use std::process::ExitCode;
+
+use pooler::cli::{self, Command};
+
+fn main() -> ExitCode {
+    match cli::parse() {
+        Command::Run { source, verbosity } => pooler::app::run(source, verbosity),
+        Command::Check { config } => cli::check(&config),
+        Command::Demo(options) => pooler::demo::run(&options),
+    }
+}

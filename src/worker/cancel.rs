@@ -3,6 +3,8 @@
 //! A request is sent only while the client's own query runs; until it has been delivered, the server goes to nobody
 //! else.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use super::{
@@ -68,9 +70,8 @@ impl Worker {
         let Some(server) = self.servers.get_mut(slot) else { return };
         let job = CancelJob {
             server: ServerRef { worker: self.id, slot, id: server.id },
-            address: server.info.address.clone(),
+            target: Arc::clone(&server.info.cancel_target),
             key: server.info.key.clone(),
-            tls: server.conn.wire().is_tls(),
         };
         if reply.send(Some(job)).is_ok() {
             server.cancels += 1;

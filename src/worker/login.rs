@@ -21,7 +21,7 @@ use crate::{
     net::wire::Wire,
     pool::{Failure, Pool, Welcome},
     protocol::{BackendKeyData, ProtocolVersion, encode},
-    server::{ConnectError, ServerLogin},
+    server::{self, ConnectError, ServerLogin},
     session::{
         params::{self, Label, Params},
         state::{ClientSession, ServerSession},
@@ -233,7 +233,7 @@ impl Worker {
         };
         let settings = pool.settings();
         let info = ServerInfo {
-            address: settings.connect.address.clone(),
+            cancel_target: login.cancel_target,
             key: login.key,
             peer: login.peer,
             peer_port: login.peer_port,
@@ -314,8 +314,13 @@ impl Failure {
     fn after(previous: Option<&Self>, error: &ConnectError, longest: std::time::Duration) -> Self {
         let first = std::time::Duration::from_millis(100).min(longest);
         let pause = previous.map_or(first, |p| (p.pause * 2).min(longest));
-        let (sqlstate, message, refused) = error.for_clients();
-        Self { sqlstate, message, refused, retry_at: std::time::Instant::now() + pause, pause }
+        let sqlstate = match error {
+            ConnectError::Refused(server) => server.sqlstate().unwrap_or("08004").to_owned(),
+            other => other.sqlstate().to_owned(),
+        };
+        // Waiting helps only against what may pass by itself.
+        let refused = error.failure() != server::Failure::Unreachable;
+        Self { sqlstate, message: error.message(), refused, retry_at: std::time::Instant::now() + pause, pause }
     }
 }
 

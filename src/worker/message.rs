@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     pool::Pool,
     protocol::BackendKeyData,
-    server::{ConnectError, ServerAddress, ServerLogin},
+    server::{CancelTarget, ConnectError, ServerLogin},
     worker::report::{ReportKind, WorkerReport},
 };
 
@@ -81,9 +81,8 @@ pub(crate) struct ServerRef {
 #[derive(Debug)]
 pub(crate) struct CancelJob {
     pub(crate) server: ServerRef,
-    pub(crate) address: ServerAddress,
+    pub(crate) target: Arc<CancelTarget>,
     pub(crate) key: BackendKeyData,
-    pub(crate) tls: bool,
 }
 
 /// The way to a worker.

@@ -8,7 +8,7 @@ use super::{conn::Conn, message::CancelJob};
 use crate::{
     pool::Pool,
     protocol::BackendKeyData,
-    server::ServerAddress,
+    server::CancelTarget,
     session::state::ServerSession,
 };
 
@@ -68,7 +68,7 @@ pub(crate) struct Server {
 /// What is needed to cancel, and for SHOW SERVERS.
 #[derive(Debug)]
 pub(crate) struct ServerInfo {
-    pub(crate) address: ServerAddress,
+    pub(crate) cancel_target: Arc<CancelTarget>,
     pub(crate) key: BackendKeyData,
     pub(crate) peer: String,
     pub(crate) peer_port: u16,
