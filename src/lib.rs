@@ -4,6 +4,7 @@ pub mod app;
 pub mod auth;
 pub mod client;
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod net;
 pub mod protocol;
