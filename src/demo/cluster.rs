@@ -50,15 +50,17 @@ impl Binaries {
         Ok(Self { dir: dir.to_owned(), major })
     }
 
-    /// Every version found under the places where distributions put them, and on PATH.
+    /// Every version found under the place where Debian puts them, and on PATH.
     pub fn installed() -> Vec<Self> {
-        let mut dirs: Vec<PathBuf> = Vec::new();
+        let mut dirs: Vec<PathBuf> =
+            std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect();
         if let Ok(versions) = fs::read_dir("/usr/lib/postgresql") {
             dirs.extend(versions.flatten().map(|version| version.path().join("bin")));
         }
-        dirs.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
-        dirs.retain(|dir| dir.join("initdb").is_file());
-        dirs.iter().filter_map(|dir| Self::in_dir(dir).ok()).collect()
+        // A link in PATH may lead to one program of several: the others are where it leads to.
+        let homes =
+            dirs.iter().filter_map(|dir| Some(dir.join("initdb").canonicalize().ok()?.parent()?.to_owned()));
+        homes.filter_map(|dir| Self::in_dir(&dir).ok()).collect()
     }
 
     /// Major version, as 15.
@@ -326,7 +328,6 @@ fsync = off
 full_page_writes = off
 synchronous_commit = off
 wal_level = replica
-max_wal_senders = 5
 log_line_prefix = '%m [%p] %u@%d '
 ";
 

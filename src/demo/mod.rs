@@ -133,7 +133,7 @@ impl<'a> Stage<'a> {
             replica: true,
             conf: vec![format!(
                 "max_connections = {}",
-                options.pool_size.saturating_mul(2).saturating_add(50)
+                options.pool_size.saturating_mul(2).saturating_add(100)
             )],
             ..ClusterOptions::new(binaries)
         };

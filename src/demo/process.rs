@@ -62,15 +62,24 @@ impl RunAs {
 }
 
 /// Runs the child named by its arguments with output to `$LOG` and stops it by `$STOP` at the end of standard input.
-/// Descriptor 3 keeps that input, since a shell gives its background jobs /dev/null.
+/// Descriptor 3 keeps that input, since a shell gives its background jobs /dev/null. Every process is waited for
+/// by the one that started it: in containers nobody else does.
 const GUARD: &str = r#"
 exec 3<&0 </dev/null
 "$@" >>"$LOG" 2>&1 3<&- &
 child=$!
 echo "$child"
-{ cat <&3; kill -s "$STOP" "$child"; sleep 20; kill -s KILL "$child"; } >/dev/null 2>&1 &
+{
+    read -r end <&3
+    trap 'kill $nap; wait $nap; exit' TERM
+    kill -s "$STOP" "$child"
+    sleep 20 & nap=$!
+    wait "$nap"
+    kill -s KILL "$child"
+} >/dev/null 2>&1 &
+watcher=$!
 wait "$child"; status=$?
-trap '' TERM; kill -s TERM 0
+kill "$watcher"; wait "$watcher"
 exit "$status"
 "#;
 
