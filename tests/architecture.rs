@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["error", "protocol"],
     &["config", "auth"],
     &["session", "session::pipeline", "session::statements", "session::params"],
-    &["net", "telemetry"],
+    &["net", "telemetry", "app::limits"],
     &["server"],
     &["pool"],
     &["admin"],
