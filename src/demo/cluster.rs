@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::process::{Guarded, RunAs, TempDir, free_port, run, signal, wait_until};
+use super::process::{Guarded, RunAs, TempDir, free_port, signal, wait_until};
 
 /// Why a cluster did not start.
 #[derive(Debug, thiserror::Error)]
@@ -227,14 +227,15 @@ struct Maker<'a> {
 impl Maker<'_> {
     fn primary(&mut self) -> Result<Node, ClusterError> {
         let mut node = self.node("primary")?;
-        let mut initdb = RunAs::command(self.who, &self.options.binaries.need("initdb")?);
-        initdb.args(["-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-A", "trust", "-N", "-D"]);
-        self.run(initdb.arg(&node.data), "initdb")?;
+        let data = node.data.display().to_string();
+        let initdb = self.options.binaries.need("initdb")?.display().to_string();
+        let args =
+            [&initdb, "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-A", "trust", "-N", "-D", &data];
+        self.run("initdb", &args)?;
         self.write_conf(&node)?;
         if self.options.replica && self.options.binaries.program("pg_basebackup").is_none() {
             // A cluster that never ran is a complete backup of itself.
-            let mut copy = RunAs::command(self.who, Path::new("cp"));
-            self.run(copy.arg("-a").arg(&node.data).arg(self.dir.join("replica")), "cp")?;
+            self.run("cp", &["cp", "-a", &data, &self.dir.join("replica").display().to_string()])?;
         }
         node.start()?;
         Ok(node)
@@ -243,19 +244,11 @@ impl Maker<'_> {
     fn replica(&mut self, primary: &Node) -> Result<Node, ClusterError> {
         let mut node = self.node("replica")?;
         if let Some(program) = self.options.binaries.program("pg_basebackup") {
-            let mut backup = RunAs::command(self.who, &program);
-            backup.args([
-                "-U",
-                "postgres",
-                "-c",
-                "fast",
-                "-X",
-                "stream",
-                "-N",
-                "-p",
-                &primary.port.to_string(),
-            ]);
-            self.run(backup.arg("-h").arg(self.dir).arg("-D").arg(&node.data), "pg_basebackup")?;
+            let (program, port) = (program.display().to_string(), primary.port.to_string());
+            let (dir, data) = (self.dir.display().to_string(), node.data.display().to_string());
+            let to = ["-h", &dir, "-p", &port, "-D", &data];
+            let args = [&program, "-U", "postgres", "-c", "fast", "-X", "stream", "-N"];
+            self.run("pg_basebackup", &[&args[..], &to].concat())?;
         }
         node.configure(&format!(
             "primary_conninfo = 'host={} port={} user=postgres application_name=replica'",
@@ -306,9 +299,9 @@ impl Maker<'_> {
         self.who.map_or(Ok(()), |who| chown(path, Some(who.uid), Some(who.gid)))
     }
 
-    fn run(&self, command: &mut Command, name: &str) -> Result<(), ClusterError> {
+    fn run(&self, name: &str, args: &[&str]) -> Result<(), ClusterError> {
         let log = self.dir.join(format!("{name}.log"));
-        let status = run(command, &log, self.interrupted)?;
+        let status = Guarded::spawn(self.who, args, &log, "TERM")?.finish(self.interrupted)?;
         if (self.interrupted)() {
             return Err(ClusterError::Interrupted);
         }

@@ -18,7 +18,7 @@ use std::{
 
 use cluster::{Binaries, Cluster, ClusterError, ClusterOptions, tail};
 use interrupt::Interrupt;
-use process::{Guarded, free_port, run as run_quietly, wait_until};
+use process::{Guarded, free_port, wait_until};
 
 /// What `pooler demo` was asked for.
 #[derive(Clone, Debug)]
@@ -160,10 +160,11 @@ impl<'a> Stage<'a> {
     fn load(&self) -> Result<(), DemoError> {
         self.sql(&format!("CREATE ROLE app LOGIN PASSWORD '{}'", self.app_password))?;
         self.sql("CREATE DATABASE app OWNER app")?;
-        let mut pgbench = self.client(&self.pgbench, "app", &self.app_password, self.cluster.primary.port);
+        let (program, port) = (self.pgbench.display().to_string(), self.cluster.primary.port.to_string());
+        let args = [&program, "-h", "127.0.0.1", "-p", &port, "-U", "app", "-i", "-q", "-s", "10", "app"];
         let log = self.log("pgbench");
-        let status =
-            run_quietly(pgbench.args(["-i", "-q", "-s", "10", "app"]), &log, || self.interrupt.asked())?;
+        let pgbench = Guarded::spawn_with(None, &args, &[("PGPASSWORD", &self.app_password)], &log, "TERM")?;
+        let status = pgbench.finish(|| self.interrupt.asked())?;
         if status.success() { Ok(()) } else { Err(DemoError::failed("pgbench -i", &log)) }
     }
 

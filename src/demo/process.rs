@@ -4,11 +4,11 @@
 //! or dies by whatever signal, the shell stops the child; nothing stays behind, not even after `kill -9`.
 
 use std::{
-    fs::{DirBuilder, File},
+    fs::DirBuilder,
     io::{self, BufRead, BufReader, Write},
     os::unix::{
         fs::{DirBuilderExt, MetadataExt},
-        process::{CommandExt, ExitStatusExt},
+        process::CommandExt,
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -49,14 +49,9 @@ impl RunAs {
         Some(Self { uid: id("-u")?, gid: id("-g")? })
     }
 
-    /// A command that runs as this user.
-    pub fn command(who: Option<Self>, program: &Path) -> Command {
+    fn command(self, program: &str) -> Command {
         let mut command = Command::new(program);
-        if let Some(who) = who {
-            command.uid(who.uid).gid(who.gid);
-        }
-        // A place that every user may enter: the caller's own may be closed to `postgres`.
-        command.current_dir("/").env("LC_ALL", "C.UTF-8");
+        command.uid(self.uid).gid(self.gid);
         command
     }
 }
@@ -93,7 +88,23 @@ pub struct Guarded {
 impl Guarded {
     /// Starts `args` (program first) with output appended to `log`; `stop` is the name of the signal that ends it.
     pub fn spawn(who: Option<RunAs>, args: &[&str], log: &Path, stop: &str) -> io::Result<Self> {
-        let mut guard = RunAs::command(who, Path::new("/bin/sh"))
+        Self::spawn_with(who, args, &[], log, stop)
+    }
+
+    /// The same with variables for its environment.
+    pub fn spawn_with(
+        who: Option<RunAs>,
+        args: &[&str],
+        variables: &[(&str, &str)],
+        log: &Path,
+        stop: &str,
+    ) -> io::Result<Self> {
+        let mut guard = who.map_or_else(|| Command::new("/bin/sh"), |who| who.command("/bin/sh"));
+        let mut guard = guard
+            // A place that every user may enter: the caller's own may be closed to `postgres`.
+            .current_dir("/")
+            .env("LC_ALL", "C.UTF-8")
+            .envs(variables.iter().copied())
             .args(["-c", GUARD, "guard"])
             .args(args)
             .env("LOG", log)
@@ -130,6 +141,17 @@ impl Guarded {
     /// Waits for its end, at most so long.
     pub fn wait(&mut self, at_most: Duration) -> Option<ExitStatus> {
         wait_until(at_most, || self.ended())
+    }
+
+    /// Waits for its own end, or stops it when `interrupted` says so.
+    pub fn finish(mut self, interrupted: impl Fn() -> bool) -> io::Result<ExitStatus> {
+        while !interrupted() {
+            if let Some(status) = self.ended() {
+                return Ok(status);
+            }
+            std::thread::sleep(POLL);
+        }
+        self.stop()
     }
 
     /// Asks it to end and waits until it has.
@@ -169,30 +191,16 @@ pub fn wait_until<T>(at_most: Duration, mut condition: impl FnMut() -> Option<T>
     }
 }
 
-/// Runs a command to its end with its output in `log`, looking at `interrupted` meanwhile.
-pub fn run(command: &mut Command, log: &Path, interrupted: impl Fn() -> bool) -> io::Result<ExitStatus> {
-    let output = File::options().create(true).append(true).open(log)?;
-    let mut child =
-        command.process_group(0).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).spawn()?;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
-        if interrupted() {
-            let _ = child.kill();
-            child.wait()?;
-            return Ok(ExitStatus::from_raw(2));
-        }
-        std::thread::sleep(POLL);
-    }
-}
-
 /// Waits until no server runs in the directory any more, then removes it.
 const SWEEP: &str = r#"
 read -r word
 [ "$word" = keep ] && exit
 tries=0
-while [ "$tries" -lt 100 ] && ls "$1"/*/postmaster.pid; do tries=$((tries + 1)); sleep 0.1; done
+while [ "$tries" -lt 100 ] && [ -e "$1" ]; do
+    # Whoever still writes there makes rm fail; it is on its way out.
+    ls "$1"/*/postmaster.pid || rm -rf "$1" && [ ! -e "$1" ] && exit
+    tries=$((tries + 1)); sleep 0.1
+done
 rm -rf "$1"
 "#;
 
