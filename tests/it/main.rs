@@ -8,4 +8,11 @@
 
 mod support;
 
+mod bad_input;
+mod cancel;
+mod copy;
+mod demo;
+mod disconnect;
 mod harness;
+mod pipeline;
+mod prepared;

@@ -19,9 +19,10 @@ use super::msg::{self, Frame};
 /// How long a test waits for anything before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
-trait Stream: Read + Write + Send {
+trait Stream: Read + Write + Send + Sync {
     fn shut(&self, how: Shutdown) -> io::Result<()>;
     fn set_timeout(&self, timeout: Duration) -> io::Result<()>;
+    fn again(&self) -> io::Result<Box<dyn Stream>>;
 }
 
 impl Stream for TcpStream {
@@ -31,6 +32,9 @@ impl Stream for TcpStream {
     fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.set_read_timeout(Some(timeout))
     }
+    fn again(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(Box::new(self.try_clone()?))
+    }
 }
 
 impl Stream for UnixStream {
@@ -39,6 +43,9 @@ impl Stream for UnixStream {
     }
     fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.set_read_timeout(Some(timeout))
+    }
+    fn again(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(Box::new(self.try_clone()?))
     }
 }
 
@@ -187,6 +194,12 @@ impl Raw {
         self.send(&messages.concat());
     }
 
+    /// Sends in the background, for more than the other side takes before it is read from.
+    pub fn send_meanwhile(&mut self, bytes: Vec<u8>) -> std::thread::JoinHandle<()> {
+        let mut stream = self.stream.again().unwrap();
+        std::thread::spawn(move || stream.write_all(&bytes).unwrap())
+    }
+
     /// Sends bytes, or says why they could not be sent.
     pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self.chunks {
@@ -262,6 +275,11 @@ impl Raw {
         let mut bytes = vec![0; count];
         self.stream.read_exact(&mut bytes).unwrap_or_else(|error| panic!("{error}"));
         bytes
+    }
+
+    /// Whatever else comes until the other side closes the connection, message or not.
+    pub fn drain(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
+        self.stream.read_to_end(into)
     }
 
     /// Asserts that no message comes within so long; for replies that must not be there (use it rarely: it waits).
