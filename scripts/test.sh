@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Passes every test: installs what is missing, then formatting, lints, documentation, tests and drivers.
+# Ends with a summary and fails if any part failed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+need_build
+need_postgres
+need_postgres_18
+need_test_tools
+
+failed=0
+summary=()
+part() {
+    local name=$1 start=$SECONDS
+    shift
+    say "$name"
+    if "$@"; then
+        summary+=("ok      $name ($((SECONDS - start)) s)")
+    else
+        summary+=("FAILED  $name ($((SECONDS - start)) s): $*")
+        failed=1
+    fi
+}
+
+part "formatting" cargo fmt --check
+part "lints" cargo clippy --locked --all-targets -- -D warnings
+part "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+part "drivers" tests/drivers/run.sh
+# Last, so that the output ends with its result.
+part "tests" cargo test --locked --no-fail-fast
+
+say "Summary"
+printf '%s\n' "${summary[@]}"
+exit "$failed"

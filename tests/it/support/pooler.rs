@@ -1,0 +1,239 @@
+//! A pooler process for one test.
+
+use std::{
+    fs,
+    process::{Command, Output, Stdio},
+};
+
+use pooler::demo::process::{Guarded, TempDir, free_port, wait_until};
+
+use super::{
+    database::{Database, ROLES, password_of},
+    msg::Frame,
+    raw::{PATIENCE, Raw},
+};
+
+/// A running pooler; stopped, and its log looked through for panics, when it is dropped.
+#[derive(Debug)]
+pub struct Pooler {
+    /// Where it listens at 127.0.0.1.
+    pub port: u16,
+    /// Database that [`Pooler::connect`] asks for.
+    pub database: String,
+    process: Guarded,
+    dir: TempDir,
+}
+
+/// A pooler to be, in front of one test's database.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    database: String,
+    settings: String,
+    entry: String,
+    sections: String,
+}
+
+impl Setup {
+    /// Serves the database under its own name to every role, with passwords in the user list.
+    pub fn new(database: &Database) -> Self {
+        let users =
+            ROLES.map(|(role, _)| format!("[users.{role}]\npassword = \"{}\"\n", password_of(role))).concat();
+        Self {
+            database: database.name.clone(),
+            settings: String::new(),
+            entry: format!("host = \"127.0.0.1\"\nport = {}\n", database.port),
+            sections: format!("{users}[users.admin]\npassword = \"{}\"\n", password_of("admin")),
+        }
+    }
+
+    /// Adds a line to `[pooler]`.
+    pub fn setting(mut self, line: &str) -> Self {
+        self.settings += &format!("{line}\n");
+        self
+    }
+
+    /// Adds a line to the database's section.
+    pub fn database(mut self, line: &str) -> Self {
+        self.entry += &format!("{line}\n");
+        self
+    }
+
+    /// Adds whole sections.
+    pub fn section(mut self, toml: &str) -> Self {
+        self.sections += &format!("{toml}\n");
+        self
+    }
+
+    /// Starts it.
+    pub fn start(self) -> Pooler {
+        let Self { database, settings, entry, sections } = self;
+        let auth = if settings.contains("auth_type") { "" } else { "auth_type = \"scram-sha-256\"\n" };
+        let mut pooler = Pooler::start(&format!(
+            "[pooler]\nlisten_addr = \"127.0.0.1\"\nlisten_port = @PORT@\nadmin_users = [\"admin\"]\n\
+             {auth}{settings}\n[databases.{database}]\n{entry}\n{sections}"
+        ));
+        pooler.database = database;
+        pooler
+    }
+}
+
+impl Pooler {
+    /// In front of the database, with these lines in `[pooler]`.
+    pub fn of(database: &Database, settings: &[&str]) -> Self {
+        settings.iter().fold(Setup::new(database), |setup, line| setup.setting(line)).start()
+    }
+
+    /// With this pooler.toml, where `@PORT@` stands for the port that it is to listen on.
+    pub fn start(toml: &str) -> Self {
+        let port = free_port().unwrap();
+        let dir = TempDir::new(None).unwrap();
+        let file = dir.path().join("pooler.toml");
+        fs::write(&file, toml.replace("@PORT@", &port.to_string())).unwrap();
+        let arguments = [env!("CARGO_BIN_EXE_pooler"), "run", "-c", file.to_str().unwrap()];
+        let process = Guarded::spawn(None, &arguments, &dir.path().join("pooler.log"), "TERM").unwrap();
+        let mut pooler = Self { port, database: String::new(), process, dir };
+        let listens = wait_until(PATIENCE, || {
+            let ended = pooler.process.ended();
+            let open = std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+            (ended.is_some() || open).then_some(ended.is_none())
+        });
+        assert_eq!(listens, Some(true), "pooler does not listen:\n{}", pooler.log());
+        pooler
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("pooler.log")).unwrap_or_default()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Writes another pooler.toml (`@PORT@` as before); a reload reads it.
+    pub fn rewrite(&self, toml: &str) {
+        let text = toml.replace("@PORT@", &self.port.to_string());
+        fs::write(self.dir.path().join("pooler.toml"), text).unwrap();
+    }
+
+    /// The pooler.toml that it started with, to change and [`Pooler::rewrite`].
+    pub fn toml(&self) -> String {
+        fs::read_to_string(self.dir.path().join("pooler.toml")).unwrap()
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name).unwrap();
+    }
+
+    /// A connection of `app`.
+    pub fn connect(&self) -> Raw {
+        self.connect_as("app")
+    }
+
+    /// A connection of that role.
+    pub fn connect_as(&self, role: &str) -> Raw {
+        Raw::login(self.port, role, &self.database, &password_of(role))
+    }
+
+    /// A console session.
+    pub fn admin(&self) -> Raw {
+        Raw::login(self.port, "admin", "pooler", &password_of("admin"))
+    }
+
+    /// Rows of a console command, each column under its name.
+    pub fn console(&self, command: &str) -> Vec<Vec<(String, String)>> {
+        let mut admin = self.admin();
+        admin.send(&super::msg::query(command));
+        let frames = admin.ready(1);
+        let columns = frames.iter().find(|frame| frame.tag == b'T').map(Frame::columns).unwrap_or_default();
+        let names = || columns.iter().map(|(name, _)| name.clone());
+        let rows = frames.iter().filter(|frame| frame.tag == b'D').map(Frame::values);
+        rows.map(|row| names().zip(row.into_iter().map(Option::unwrap_or_default)).collect()).collect()
+    }
+
+    /// One number of SHOW POOLS for the pool of `app`.
+    pub fn pool(&self, column: &str) -> u64 {
+        let rows = self.console("SHOW POOLS");
+        let value = |row: &[(String, String)], name: &str| {
+            row.iter().find(|(column, _)| column == name).map(|(_, value)| value.clone())
+        };
+        let row = rows.iter().find(|row| {
+            value(row, "database").as_ref() == Some(&self.database)
+                && value(row, "user").as_deref() == Some("app")
+        });
+        let text = row.and_then(|row| value(row, column));
+        text.unwrap_or_else(|| panic!("no {column} in {rows:?}")).parse().unwrap()
+    }
+
+    /// Waits until a number of SHOW POOLS is this.
+    pub fn wait_for_pool(&self, column: &str, expected: u64) {
+        let mut last = 0;
+        let met = wait_until(PATIENCE, || {
+            last = self.pool(column);
+            (last == expected).then_some(())
+        });
+        assert!(met.is_some(), "{column} is {last}, not {expected}, after {PATIENCE:?}:\n{}", self.log());
+    }
+
+    /// Runs psql as `app`.
+    pub fn psql(&self, arguments: &[&str]) -> Output {
+        Command::new("psql")
+            .args([
+                "-X",
+                "-At",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-h",
+                "127.0.0.1",
+                "-U",
+                "app",
+                "-p",
+                &self.port.to_string(),
+            ])
+            .args(["-d", &self.database])
+            .args(arguments)
+            .env("PGPASSWORD", password_of("app"))
+            .stdin(Stdio::null())
+            .output()
+            .expect("psql: run scripts/install.sh")
+    }
+
+    /// A tokio-postgres client of `app`; its connection runs on a task of the current runtime.
+    pub async fn client(&self) -> tokio_postgres::Client {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host("127.0.0.1")
+            .port(self.port)
+            .user("app")
+            .dbname(&self.database)
+            .password(password_of("app"));
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Stops it by SIGTERM and asserts that it ended well.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let status = self.process.stop().unwrap();
+        let log = self.log();
+        assert!(!log.contains("panicked"), "pooler panicked:\n{log}");
+        assert_eq!(status.code(), Some(0), "pooler after SIGTERM:\n{log}");
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log of pooler\n{}", self.log());
+            return;
+        }
+        // After stop() the process has gone and this looks at the same status again.
+        self.end();
+    }
+}
