@@ -64,8 +64,8 @@ class Bench:
         out = subprocess.run(
             ["cargo", "bench", "--quiet", "--no-run", "--bench", "load", "--message-format=json"],
             cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        paths = (json.loads(line).get("executable") for line in out.splitlines() if '"executable":"' in line)
-        return next(path for path in paths if path)
+        messages = map(json.loads, out.splitlines())
+        return next(m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == "load")
 
     def drive(self, port, options, **popen):
         command = [self.driver, "--port", str(port), "--scale", str(self.options.scale), *options]

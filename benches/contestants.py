@@ -96,7 +96,7 @@ class Cluster:
         wait_for_port(self.port, self.process)
         self.psql("postgres", f"CREATE ROLE {USER} LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
         self.psql("postgres", f"CREATE DATABASE {DATABASE} OWNER {USER}")
-        self.run(["pgbench", "-q", "-i", "-s", str(scale), "-h", self.dir, "-p", str(self.port), "-U", USER, DATABASE])
+        self.run(["pgbench", "-q", "-i", "-s", str(self.scale), "-h", self.dir, "-p", str(self.port), "-U", USER, DATABASE])
         self.psql(DATABASE, "CHECKPOINT")
         self.secret = self.psql("postgres", f"SELECT rolpassword FROM pg_authid WHERE rolname = '{USER}'")
 
@@ -200,7 +200,7 @@ class HAProxy(Proxy):
     def files(self):
         return {"haproxy.cfg": f"""
 global
-    maxconn {MAX_CLIENTS}
+    maxconn 1000
 defaults
     mode tcp
     timeout connect 10s
