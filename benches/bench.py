@@ -200,7 +200,8 @@ def parse_options():
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.quick else 3)
     options.seconds = options.seconds or (1.5 if options.quick else 5)
-    options.warmup = 0.5 if options.warmup is None and options.quick else 1 if options.warmup is None else options.warmup
+    if options.warmup is None:
+        options.warmup = 0.5 if options.quick else 1
     if options.quick:
         options.settle = min(options.settle, 2)
     default = [w for w in WORKLOADS if not (options.quick and w in PGBENCH)]
@@ -221,6 +222,9 @@ def main():
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     bench = None
+    busy = os.getloadavg()[0]
+    if busy > 1:
+        print("this machine is busy with something else: ratios stay useful, numbers do not", file=sys.stderr)
     try:
         print("starting PostgreSQL", file=sys.stderr)
         bench = Bench(options)
@@ -236,8 +240,10 @@ def main():
                 contestant.stop()
             bench.cluster.stop()
     meta = {"versions": versions, "rounds": options.rounds, "seconds": options.seconds, "cores": os.cpu_count(),
-            "titles": titles, "time": time.strftime("%Y-%m-%d %H:%M")}
+            "titles": titles, "load": busy, "contestants": options.against, "time": time.strftime("%Y-%m-%d %H:%M")}
     print(report.write(options.out, meta, results))
+    if any("failed" in r for by_name in results.values() for rounds in by_name.values() for r in rounds):
+        sys.exit("some rounds failed, see the lines with !")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,8 @@ class Cluster:
         wait_for_port(self.port, self.process)
         self.psql("postgres", f"CREATE ROLE {USER} LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
         self.psql("postgres", f"CREATE DATABASE {DATABASE} OWNER {USER}")
-        self.run(["pgbench", "-q", "-i", "-s", str(self.scale), "-h", self.dir, "-p", str(self.port), "-U", USER, DATABASE])
+        where = ["-h", self.dir, "-p", str(self.port), "-U", USER, DATABASE]
+        self.run(["pgbench", "-q", "-i", "-s", str(self.scale), *where])
         self.psql(DATABASE, "CHECKPOINT")
         self.secret = self.psql("postgres", f"SELECT rolpassword FROM pg_authid WHERE rolname = '{USER}'")
 
@@ -192,7 +193,10 @@ class Proxy:
 
 
 class HAProxy(Proxy):
-    """A relay that parses nothing: the floor. Each client has a server connection of its own."""
+    """A relay that parses nothing: the floor. Each client has a server connection of its own.
+
+    One thread unless HAPROXY_THREADS says otherwise, like PgBouncer; with two on two busy cores it pays more.
+    """
 
     name = "haproxy"
     pools = False
@@ -201,6 +205,7 @@ class HAProxy(Proxy):
         return {"haproxy.cfg": f"""
 global
     maxconn 1000
+    nbthread {os.environ.get("HAPROXY_THREADS", "1")}
 defaults
     mode tcp
     timeout connect 10s

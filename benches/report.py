@@ -96,29 +96,56 @@ def sections(meta, results):
 
 def head(meta):
     versions = ", ".join(meta["versions"].values())
-    return (f"{meta['time']}: medians of {meta['rounds']} interleaved rounds of {meta['seconds']:g} s on {meta['cores']} "
-            f"cores shared by PostgreSQL, load and pooler. ÷: ratio to PgBouncer. {versions}.")
+    return (f"{meta['time']}: medians of {meta['rounds']} interleaved rounds of {meta['seconds']:g} s on "
+            f"{meta['cores']} cores shared by PostgreSQL, load and pooler (load average before: {meta['load']:.1f}). "
+            f"÷: ratio to PgBouncer. {versions}.")
+
+
+def summary(meta, results):
+    """One line per workload: what everybody wants to know first."""
+    others = [name for name in meta["contestants"] if name != BASE]
+    headings = [""] + [f"{name} CPU ÷" for name in others if name != "direct"] + [f"{name} tx/s ÷" for name in others]
+    headings += [f"{name} p99/p50" for name in meta["contestants"]]
+    rows = []
+    for workload, contestants in results.items():
+        base = contestants.get(BASE)
+        cells = [workload]
+        for heading in headings[1:]:
+            name, what = heading.split(" ", 1)
+            rounds = contestants.get(name, [])
+            if what == "p99/p50":
+                low, high = median(rounds, "p50"), median(rounds, "p99")
+                value = high / low if low else None
+            else:
+                value = ratio(rounds, base, "cpu" if what.startswith("CPU") else "tps") if base else None
+            cells.append("–" if value is None else f"{value:.2f}")
+        if any(cell != "–" for cell in cells[1:]):
+            rows.append(cells)
+    return headings, rows
+
+
+def text_table(headings, rows):
+    table = [headings, *rows]
+    widths = [max(len(r[i]) for r in table) for i in range(len(headings))]
+    return ["  " + "  ".join([r[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(r[1:], widths[1:]))]) for r in table]
+
+
+def markdown_table(headings, rows):
+    lines = ["| " + " | ".join(headings) + " |", "|---" + "|--:" * (len(headings) - 1) + "|"]
+    return lines + ["| " + " | ".join(cells) + " |" for cells in rows] + [""]
 
 
 def as_text(meta, results):
     lines = [head(meta)]
     for workload, title, headings, rows, notes in sections(meta, results):
-        table = [headings, *rows]
-        widths = [max(len(r[i]) for r in table) for i in range(len(headings))]
-        lines += ["", f"{workload}: {title}"]
-        for cells in table:
-            first = cells[0].ljust(widths[0])
-            lines.append("  " + "  ".join([first, *(c.rjust(w) for c, w in zip(cells[1:], widths[1:]))]))
-        lines += ["  ! " + note for note in notes]
-    return "\n".join(lines) + "\n"
+        lines += ["", f"{workload}: {title}", *text_table(headings, rows), *("  ! " + note for note in notes)]
+    return "\n".join([*lines, "", "summary", *text_table(*summary(meta, results))]) + "\n"
 
 
 def as_markdown(meta, results):
-    lines = [head(meta), "", "![Ratios to PgBouncer](ratios.svg)", ""]
+    lines = [head(meta), "", "![Ratios to PgBouncer](ratios.svg)", "", *markdown_table(*summary(meta, results))]
     for workload, title, headings, rows, notes in sections(meta, results):
-        lines += [f"**{workload}**: {title}", "", "| " + " | ".join(headings) + " |",
-                  "|---" + "|--:" * (len(headings) - 1) + "|"]
-        lines += ["| " + " | ".join(cells) + " |" for cells in rows] + [""]
+        lines += [f"**{workload}**: {title}", "", *markdown_table(headings, rows)]
         lines += [f"- ! {note}" for note in notes] + ([""] if notes else [])
     return "\n".join(lines)
 
@@ -146,13 +173,14 @@ def panel(title, data, top, x, width):
         out.append(f'<text x="{x + label - 8}" y="{middle}" text-anchor="end" font-size="12">{workload}</text>')
         for name, value in values:
             length = min(value, most) * scale
-            out.append(f'<rect x="{x + label}" y="{y}" width="{length:.1f}" height="{bar - 2}" fill="{COLOURS[name]}"/>')
+            colour = COLOURS.get(name, "#888")
+            out.append(f'<rect x="{x + label}" y="{y}" width="{length:.1f}" height="{bar - 2}" fill="{colour}"/>')
             out.append(f'<text x="{x + label + length + 4:.1f}" y="{y + 10}" font-size="10">{value:.2f}</text>')
             y += bar
         y += gap
     line = x + label + scale
-    out.append(f'<line x1="{line}" y1="{top + 26}" x2="{line}" y2="{y - gap + 4}" stroke="{COLOURS[BASE]}" '
-               'stroke-width="2" stroke-dasharray="4 3"/>')
+    out = [f'<line x1="{line}" y1="{top + 26}" x2="{line}" y2="{y - gap + 4}" stroke="{COLOURS[BASE]}" '
+           'stroke-width="2" stroke-dasharray="4 3"/>', *out]
     return out, y - top
 
 
