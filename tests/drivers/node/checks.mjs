@@ -47,6 +47,14 @@ export async function until(condition) {
   }
 }
 
+/**
+ * PostgreSQL signals a cancel twice, and these drivers do not wait for the end of the cancel connection:
+ * the second signal can hit a later query of the same client. A pooler has to keep that away from its clients.
+ */
+export async function cancelIsOver(query) {
+  if (!POOL_SIZE) await until(() => query().then(() => true, ({ code }) => (assert.equal(code, '57014'), false)))
+}
+
 /** Waits until a server process is gone (it runs on this machine): its socket is closed then. */
 export const serverExited = (pid) => until(() => !existsSync(`/proc/${pid}`))
 
