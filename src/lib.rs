@@ -1,11 +1,16 @@
 //! pooler: thousands of PostgreSQL client sessions on a few server connections.
 
+pub(crate) mod admin;
 pub mod app;
 pub mod auth;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod demo;
 pub mod error;
 pub mod net;
+pub mod pool;
 pub mod protocol;
 pub mod server;
+pub mod session;
+pub(crate) mod worker;

@@ -1,3 +1,13 @@
-//! The command line.
+//! The program: reads the command line and does what it says.
 
-fn main() {}
+use std::process::ExitCode;
+
+use pooler::cli::{self, Command};
+
+fn main() -> ExitCode {
+    match cli::parse() {
+        Command::Run { source, verbosity } => pooler::app::run(source, verbosity),
+        Command::Check { config } => cli::check(&config),
+        Command::Demo(options) => pooler::demo::run(&options),
+    }
+}

@@ -2,6 +2,12 @@
 //!
 //! It ends with a `LoggedIn` that is handed to a worker, which sends AuthenticationOk and what follows.
 
+pub mod error;
+pub mod login;
+pub mod password;
+pub mod startup;
+pub mod wire;
+
 use std::sync::Arc;
 
 use crate::{
@@ -18,7 +24,10 @@ pub struct LoggedIn {
     pub stream: Stream,
     /// Clear bytes that were read after the last authentication message (a client may pipeline).
     pub leftover: Vec<u8>,
-    /// 3.0 or 3.2, as negotiated. NegotiateProtocolVersion, if due, has been sent.
+    /// What has to go out **in front of** AuthenticationOk, in the same write: AuthenticationSASLFinal after
+    /// SCRAM, NegotiateProtocolVersion if due and no authentication message carried it. Often empty.
+    pub unsent: Vec<u8>,
+    /// 3.0 or 3.2, as negotiated.
     pub protocol: ProtocolVersion,
     /// Login name.
     pub user: String,
@@ -26,11 +35,14 @@ pub struct LoggedIn {
     pub user_config: Arc<User>,
     /// The database that was asked for, resolved (also through `*`). `None`: the admin console.
     pub database: Option<Arc<Database>>,
+    /// What the client may do on the admin console; set if and only if `database` is `None`.
+    pub console: Option<ConsoleRight>,
     /// The name that was asked for.
     pub database_name: String,
     /// Startup parameters other than user, database, replication, options and `_pq_.*`; those of
     /// `options` (`-c name=value`, `--name=value`) come first, as in PostgreSQL, so that a later entry wins.
     pub parameters: Vec<(String, String)>,
+    /// Keys proved against a stored SCRAM secret: they log in to a server that stores the same one.
     pub scram_keys: Option<ScramKeys>,
     /// The clear-text password, if the client sent it (auth_type plain): may log in to the server.
     pub password: Option<crate::error::Secret<String>>,
@@ -41,7 +53,7 @@ pub struct LoggedIn {
     pub permit: crate::app::limits::ClientPermit,
 }
 
-/// Why a handed-over client could log in to the console.
+/// What a client may do on the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConsoleRight {
     /// admin_users.

@@ -16,6 +16,8 @@ pub struct ProtocolVersion(pub u32);
 impl ProtocolVersion {
     /// 3.0, what every client and server speaks.
     pub const V3_0: Self = Self(3 << 16);
+    /// Never released; some old PgBouncers claimed it.
+    pub const V3_1: Self = Self((3 << 16) | 1);
     /// 3.2 (PostgreSQL 18): cancel keys of up to 256 bytes.
     pub const V3_2: Self = Self((3 << 16) | 2);
 

@@ -1,0 +1,211 @@
+//! Listening sockets, and what becomes of what they accept.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::{Semaphore, oneshot},
+};
+
+use super::{commands::Commands, process::Process};
+use crate::{
+    client::{
+        LoggedIn,
+        login::{Accepted, CancelRequest, LoginContext, Opened, login},
+    },
+    config::Settings,
+    pool::registry::proved,
+    server,
+    worker::message::Message,
+};
+
+/// Cancel requests that are passed on at the same time; more wait.
+static CANCELS: Semaphore = Semaphore::const_new(128);
+
+/// One listening socket.
+pub(super) enum Listener {
+    Tcp(TcpListener, String),
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a unix socket; removed at the end.
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Somebody else may have removed it.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A socket that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {name}: {source}{remedy}")]
+pub(super) struct BindError {
+    name: String,
+    source: io::Error,
+    remedy: &'static str,
+}
+
+impl BindError {
+    fn new(name: &str, source: io::Error) -> Self {
+        let remedy = match source.kind() {
+            io::ErrorKind::AddrInUse => " (another process listens there: stop it, or change listen_port)",
+            io::ErrorKind::AddrNotAvailable => " (no such address on this machine: see listen_addr)",
+            io::ErrorKind::PermissionDenied => " (no permission: see listen_port, unix_socket_dir)",
+            _ => "",
+        };
+        Self { name: name.to_owned(), source, remedy }
+    }
+}
+
+/// Opens everything that the settings name.
+pub(super) async fn bind(settings: &Settings) -> Result<Vec<Listener>, BindError> {
+    let mut listeners = Vec::new();
+    for host in &settings.listen_addr {
+        for address in resolve(host, settings.listen_port).await? {
+            let name = address.to_string();
+            let listener =
+                bind_tcp(address, settings.listen_backlog).map_err(|e| BindError::new(&name, e))?;
+            listeners.push(Listener::Tcp(listener, name));
+        }
+    }
+    if let Some(directory) = &settings.unix_socket_dir {
+        let path = directory.join(format!(".s.PGSQL.{}", settings.listen_port));
+        listeners.push(bind_unix(&path, settings.unix_socket_mode)?);
+    }
+    Ok(listeners)
+}
+
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, BindError> {
+    if host == "*" {
+        return Ok(vec![SocketAddr::from(([0, 0, 0, 0], port)), SocketAddr::from(([0; 8], port))]);
+    }
+    let found = tokio::net::lookup_host((host, port)).await.map_err(|e| BindError::new(host, e))?;
+    Ok(found.collect())
+}
+
+fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // IPv4 has a socket of its own.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    TcpListener::from_std(socket.into())
+}
+
+fn bind_unix(path: &Path, mode: u32) -> Result<Listener, BindError> {
+    let name = path.display().to_string();
+    let fail = |e| BindError::new(&name, e);
+    if std::fs::metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(fail(io::ErrorKind::AddrInUse.into()));
+        }
+        // Left behind by a process that was killed.
+        std::fs::remove_file(path).map_err(fail)?;
+    }
+    let listener = UnixListener::bind(path).map_err(fail)?;
+    let file = SocketFile(path.to_owned());
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(fail)?;
+    Ok(Listener::Unix(listener, file))
+}
+
+impl Listener {
+    /// For the log.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Tcp(_, name) => name.clone(),
+            Self::Unix(_, file) => file.0.display().to_string(),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener, _) => {
+                let (socket, peer) = listener.accept().await?;
+                Accepted::tcp(socket, peer)
+            }
+            Self::Unix(listener, _) => Accepted::unix(listener.accept().await?.0),
+        }
+    }
+
+    /// Accepts until the process shuts down.
+    pub(super) async fn accept_loop(self, process: Arc<Process>, commands: Arc<Commands>) {
+        let mut closing = commands.closing();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept() => accepted,
+                _ = closing.wait_for(|closed| *closed) => return,
+            };
+            match accepted {
+                Ok(accepted) => {
+                    tokio::spawn(open(accepted, Arc::clone(&process), Arc::clone(&commands)));
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: spinning would make it worse, and the log is not for each try.
+                    tracing::error!("cannot accept clients: {error}; trying again in 100 ms");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Takes one connection through its login and hands it on.
+async fn open(accepted: Accepted, process: Arc<Process>, commands: Arc<Commands>) {
+    let live = process.live();
+    let context =
+        LoginContext { config: live.config, tls: live.client_tls, shared: Arc::clone(&process.logins) };
+    match login(accepted, &context).await {
+        Ok(Opened::LoggedIn(client)) => hand_on(client, &process, &commands),
+        Ok(Opened::Cancel(request)) => cancel(&request, &process).await,
+        // The client has been told, and the log too.
+        Err(_) => {}
+    }
+}
+
+fn hand_on(client: Box<LoggedIn>, process: &Arc<Process>, commands: &Arc<Commands>) {
+    if process.shutting_down.load(Ordering::Acquire) && client.console.is_none() {
+        return;
+    }
+    let Some(worker) = process.choose_worker() else { return };
+    let Some(database) = &client.database else {
+        let (console, greeting) = commands.open_console(&client);
+        return worker.send(Message::Console { login: client, console, greeting });
+    };
+    let pool = process.pool(database, &client.user_config);
+    if let Some(credentials) = proved(client.password.as_ref(), client.scram_keys.as_ref())
+        && database.user.is_none()
+    {
+        pool.offer_credentials(credentials);
+    }
+    worker.send(Message::Client { login: client, pool });
+}
+
+/// Passes a cancel request on. The client's connection stays open until the server has seen it.
+async fn cancel(request: &CancelRequest, process: &Process) {
+    let Ok(_permit) = CANCELS.acquire().await else { return };
+    let Some(worker) = process.cancel_worker(request.key.pid) else { return };
+    let (reply, job) = oneshot::channel();
+    worker.send(Message::Cancel { key: request.key.clone(), reply });
+    let Ok(Some(job)) = job.await else { return };
+    let limit = process.config().settings.cancel_wait_timeout;
+    if let Err(error) = server::cancel(&job.target, &job.key, limit).await {
+        tracing::warn!("cancel request failed: {error}");
+    }
+    if let Some(worker) = process.workers.get(job.server.worker) {
+        worker.send(Message::CancelDone { server: job.server });
+    }
+}

@@ -1,0 +1,116 @@
+//! Signals, as in PgBouncer: HUP reloads, USR1 and USR2 pause and resume, TERM, INT and QUIT end the process.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::Instant,
+};
+
+use super::commands::{Commands, Shutdown};
+
+/// How often it is looked whether everybody has left.
+const POLL: Duration = Duration::from_millis(100);
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    pause: Signal,
+    resume: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            pause: signal(SignalKind::user_defined1())?,
+            resume: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// Waits for one signal and does what it says.
+    async fn handle_one(&mut self, commands: &Arc<Commands>) {
+        tokio::select! {
+            _ = self.hangup.recv() => {
+                let commands = Arc::clone(commands);
+                // What is wrong has been logged.
+                let _ = tokio::task::spawn_blocking(move || commands.reload()).await;
+            }
+            _ = self.terminate.recv() => {
+                tracing::info!("got SIGTERM, shutting down, waiting for all clients disconnect");
+                commands.shut_down(Shutdown::WaitForClients);
+            }
+            _ = self.interrupt.recv() => {
+                tracing::info!("got SIGINT, shutting down, waiting for all servers connections to be released");
+                commands.shut_down(Shutdown::WaitForServers);
+            }
+            _ = self.quit.recv() => {
+                tracing::info!("got SIGQUIT, fast exit");
+                commands.shut_down(Shutdown::Now);
+            }
+            _ = self.pause.recv() => commands.pause(None),
+            _ = self.resume.recv() => {
+                if commands.process.shutting_down.load(std::sync::atomic::Ordering::Acquire) {
+                    tracing::info!("got SIGUSR2 while shutting down, ignoring");
+                } else {
+                    commands.resume(None);
+                }
+            }
+        }
+    }
+}
+
+/// Handles signals until a shutdown has been asked for and is complete.
+pub(super) async fn until_stopped(commands: &Arc<Commands>) -> io::Result<()> {
+    let mut signals = Signals::new()?;
+    let mut requests = commands.shutdown_requests();
+    loop {
+        tokio::select! {
+            () = signals.handle_one(commands) => {}
+            _ = requests.wait_for(Option::is_some) => break,
+        }
+    }
+    let limit = commands.process.config().settings.shutdown_timeout;
+    let deadline = (!limit.is_zero()).then(|| Instant::now() + limit);
+    let mut paused = false;
+    loop {
+        let how = *requests.borrow_and_update();
+        let over = deadline.is_some_and(|d| Instant::now() >= d);
+        if how == Some(Shutdown::Now) || over {
+            return Ok(());
+        }
+        if how == Some(Shutdown::WaitForServers) && !paused {
+            paused = true;
+            commands.pause(None);
+        }
+        if is_done(commands, how).await {
+            return Ok(());
+        }
+        tokio::select! {
+            () = signals.handle_one(commands) => {}
+            _ = requests.changed() => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+}
+
+async fn is_done(commands: &Commands, how: Option<Shutdown>) -> bool {
+    if how == Some(Shutdown::WaitForServers) {
+        let done = commands.busy_servers(None).await == 0;
+        if done {
+            tracing::info!("server connections dropped, exiting");
+        }
+        return done;
+    }
+    let clients = commands.process.workers.iter();
+    let done = clients.map(|w| w.clients.load(std::sync::atomic::Ordering::Relaxed)).sum::<usize>() == 0;
+    if done {
+        tracing::info!("client connections dropped, exiting");
+    }
+    done
+}

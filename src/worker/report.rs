@@ -1,0 +1,198 @@
+//! What a worker tells the console about its clients, servers and pools.
+
+use std::sync::Arc;
+
+use super::{Worker, client::ClientState, server::ServerState};
+use crate::config::{PeerAddr, PoolMode};
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReportKind {
+    Pools,
+    Clients,
+    Servers,
+}
+
+/// The answer; only what was asked for is filled.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerReport {
+    pub(crate) pools: Vec<PoolRow>,
+    pub(crate) clients: Vec<ClientRow>,
+    pub(crate) servers: Vec<ServerRow>,
+}
+
+/// One shard.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PoolRow {
+    pub(crate) database: String,
+    pub(crate) user: String,
+    pub(crate) mode: PoolMode,
+    pub(crate) cl_active: u64,
+    pub(crate) cl_waiting: u64,
+    pub(crate) cl_active_cancel_req: u64,
+    pub(crate) sv_active: u64,
+    pub(crate) sv_active_cancel: u64,
+    pub(crate) sv_being_canceled: u64,
+    pub(crate) sv_idle: u64,
+    pub(crate) sv_used: u64,
+    pub(crate) sv_tested: u64,
+    pub(crate) sv_login: u64,
+    /// Longest wait of those in the queue, in microseconds.
+    pub(crate) maxwait: u64,
+}
+
+/// One client.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientRow {
+    pub(crate) id: u64,
+    pub(crate) user: String,
+    pub(crate) database: String,
+    pub(crate) state: &'static str,
+    pub(crate) peer: PeerAddr,
+    /// Unix time in microseconds.
+    pub(crate) connected_at: u64,
+    /// Unix time in microseconds of its last change of state.
+    pub(crate) request_at: u64,
+    /// Microseconds that it has been waiting.
+    pub(crate) wait: u64,
+    /// Id of its server, if it has one.
+    pub(crate) link: Option<u64>,
+    pub(crate) tls: String,
+    pub(crate) application_name: String,
+    pub(crate) prepared_statements: usize,
+}
+
+/// One server.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerRow {
+    pub(crate) id: u64,
+    pub(crate) user: String,
+    pub(crate) database: String,
+    pub(crate) state: &'static str,
+    pub(crate) peer: String,
+    pub(crate) port: u16,
+    pub(crate) local: String,
+    pub(crate) local_port: u16,
+    pub(crate) connected_at: u64,
+    pub(crate) request_at: u64,
+    pub(crate) close_needed: bool,
+    pub(crate) link: Option<u64>,
+    pub(crate) remote_pid: u32,
+    pub(crate) tls: String,
+    pub(crate) application_name: String,
+    pub(crate) prepared_statements: usize,
+}
+
+impl Worker {
+    /// Rows of one kind.
+    pub(super) fn report(&self, kind: ReportKind) -> WorkerReport {
+        let mut report = WorkerReport::default();
+        match kind {
+            ReportKind::Pools => report.pools = self.pool_rows(),
+            ReportKind::Clients => report.clients = self.client_rows(),
+            ReportKind::Servers => report.servers = self.server_rows(),
+        }
+        report
+    }
+
+    fn pool_rows(&self) -> Vec<PoolRow> {
+        let mut rows: Vec<PoolRow> = self
+            .shards
+            .iter()
+            .map(|shard| PoolRow {
+                database: shard.pool.key.database.clone(),
+                user: shard.pool.key.user.clone(),
+                mode: shard.settings.mode,
+                sv_login: u64::from(shard.connecting),
+                maxwait: shard.waiting.front().map_or(0, |w| self.now.saturating_sub(w.since)),
+                ..PoolRow::default()
+            })
+            .collect();
+        for (_, client) in &self.clients {
+            let Some(row) = rows.get_mut(client.shard) else { continue };
+            match client.state {
+                ClientState::Waiting | ClientState::LoginWaiting => row.cl_waiting += 1,
+                _ => row.cl_active += 1,
+            }
+        }
+        for (_, server) in &self.servers {
+            let Some(row) = rows.get_mut(server.shard) else { continue };
+            match server.state {
+                ServerState::Active(_) if server.cancels > 0 => row.sv_active_cancel += 1,
+                ServerState::Active(_) => row.sv_active += 1,
+                ServerState::Idle | ServerState::Free => row.sv_idle += 1,
+                ServerState::Testing | ServerState::Resetting => row.sv_tested += 1,
+                // Nobody's, but still at work.
+                ServerState::Draining => row.sv_active += 1,
+                ServerState::BeingCanceled => row.sv_being_canceled += 1,
+            }
+            row.cl_active_cancel_req += u64::from(server.cancels);
+        }
+        rows
+    }
+
+    fn client_rows(&self) -> Vec<ClientRow> {
+        self.clients
+            .iter()
+            .map(|(_, client)| {
+                let waiting = client.state.is_waiting();
+                ClientRow {
+                    id: client.session.id,
+                    user: client.info.user.clone(),
+                    database: client.info.database.clone(),
+                    state: match client.state {
+                        ClientState::Waiting | ClientState::LoginWaiting => "waiting",
+                        ClientState::Idle => "idle",
+                        _ => "active",
+                    },
+                    peer: client.info.peer.clone(),
+                    connected_at: client.info.connected_at,
+                    request_at: self.process.clock.unix_of(client.since),
+                    wait: if waiting { self.now.saturating_sub(client.since) } else { 0 },
+                    link: client.state.server().and_then(|s| self.servers.get(s)).map(|s| s.id),
+                    tls: client.info.tls.clone(),
+                    application_name: name_in(&client.session.label),
+                    prepared_statements: client.session.statement_count(),
+                }
+            })
+            .collect()
+    }
+
+    fn server_rows(&self) -> Vec<ServerRow> {
+        self.servers
+            .iter()
+            .map(|(_, server)| ServerRow {
+                id: server.id,
+                user: server.pool.key.user.clone(),
+                database: server.pool.key.database.clone(),
+                state: match server.state {
+                    ServerState::Idle | ServerState::Free => "idle",
+                    ServerState::Active(_) if server.cancels > 0 => "active_cancel",
+                    ServerState::Active(_) | ServerState::Draining => "active",
+                    ServerState::Testing | ServerState::Resetting => "tested",
+                    ServerState::BeingCanceled => "being_canceled",
+                },
+                peer: server.info.peer.clone(),
+                port: server.info.peer_port,
+                local: server.info.local.clone(),
+                local_port: server.info.local_port,
+                connected_at: server.info.connected_at,
+                request_at: self.process.clock.unix_of(server.since),
+                close_needed: server.generation
+                    != server.pool.generation.load(std::sync::atomic::Ordering::Acquire),
+                link: match server.state {
+                    ServerState::Active(client) => self.clients.get(client).map(|c| c.session.id),
+                    _ => None,
+                },
+                remote_pid: server.info.key.pid,
+                tls: server.info.tls.clone(),
+                application_name: name_in(&server.session.label),
+                prepared_statements: server.session.statements.len(),
+            })
+            .collect()
+    }
+}
+
+fn name_in(label: &Arc<crate::session::params::Params>) -> String {
+    label.get("application_name").unwrap_or_default().to_owned()
+}
