@@ -73,9 +73,9 @@ pub struct Demo {
     /// Server connections that they share.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub pool_size: u32,
-    /// How long the clients are driven; until Ctrl-C if not given.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub seconds: Option<u64>,
+    /// How long the clients are driven.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub seconds: u32,
     /// Keep the temporary directory with the database and the logs.
     #[arg(long)]
     pub keep: bool,
@@ -254,7 +254,7 @@ mod tests {
             }
             Ok(Command::Check { config }) => format!("check {}", config.display()),
             Ok(Command::Demo(demo)) => {
-                format!("demo {} {} {:?} {}", demo.clients, demo.pool_size, demo.seconds, demo.keep)
+                format!("demo {} {} {} {}", demo.clients, demo.pool_size, demo.seconds, demo.keep)
             }
             Err(error) => format!("error {}", error.exit_code()),
         }
@@ -268,8 +268,8 @@ mod tests {
             ("-c a.toml -vv", "run a.toml VeryVerbose"),
             ("run -c a.toml -q", "run a.toml Quiet"),
             ("check -c a.toml", "check a.toml"),
-            ("demo", "demo 200 20 None false"),
-            ("demo --clients 5 --pool-size 2 --seconds 3 --keep", "demo 5 2 Some(3) true"),
+            ("demo", "demo 200 20 20 false"),
+            ("demo --clients 5 --pool-size 2 --seconds 3 --keep", "demo 5 2 3 true"),
             ("--upstream postgres://h/d", "upstream postgres://h/d "),
             ("run --upstream postgres://h/d --listen *:7000", "upstream postgres://h/d *:7000"),
         ] {

@@ -8,6 +8,6 @@ fn main() -> ExitCode {
     match cli::parse() {
         Command::Run { source, verbosity } => pooler::app::run(source, verbosity),
         Command::Check { config } => cli::check(&config),
-        Command::Demo(options) => pooler::demo::run(&options.into()),
+        Command::Demo(options) => pooler::demo::run(&options),
     }
 }

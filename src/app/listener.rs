@@ -73,7 +73,8 @@ pub(super) async fn bind(settings: &Settings) -> Result<Vec<Listener>, BindError
     for host in &settings.listen_addr {
         for address in resolve(host, settings.listen_port).await? {
             let name = address.to_string();
-            let listener = bind_tcp(address, settings.listen_backlog).map_err(|e| BindError::new(&name, e))?;
+            let listener =
+                bind_tcp(address, settings.listen_backlog).map_err(|e| BindError::new(&name, e))?;
             listeners.push(Listener::Tcp(listener, name));
         }
     }

@@ -194,7 +194,11 @@ impl Process {
             let spec = pool.connect_spec();
             let result = server::connect(&spec).await.map(Box::new);
             if result.is_ok() && process.config().settings.log_connections {
-                tracing::info!(database = pool.key.database, user = pool.key.user, "new connection to server");
+                tracing::info!(
+                    database = pool.key.database,
+                    user = pool.key.user,
+                    "new connection to server"
+                );
             }
             if let Some(handle) = process.workers.get(worker) {
                 handle.send(Message::Connected { pool, result });

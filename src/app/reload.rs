@@ -40,8 +40,7 @@ pub(super) fn reload(process: &Process, source: &Source) -> Result<(), Problems>
         config: Arc::new(config),
     };
     process.set_live(live.clone());
-    let removed =
-        process.pools.reload(Context { config: &live.config, tls: &live.server_tls }, tls_changed);
+    let removed = process.pools.reload(Context { config: &live.config, tls: &live.server_tls }, tls_changed);
     process.refresh();
     for database in removed {
         for worker in &process.workers {

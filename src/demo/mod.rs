@@ -16,41 +16,10 @@ use std::{
     time::Duration,
 };
 
+use crate::cli::Demo;
 use cluster::{Binaries, Cluster, ClusterError, ClusterOptions, tail};
 use interrupt::Interrupt;
 use process::{Guarded, free_port, wait_until};
-
-/// What `pooler demo` was asked for.
-#[derive(Clone, Debug)]
-pub struct DemoOptions {
-    /// Client connections that pgbench opens.
-    pub clients: u32,
-    /// Server connections that they share.
-    pub pool_size: u32,
-    /// How long they run.
-    pub seconds: u32,
-    /// Leave the directory (data, configuration, logs) behind at the end.
-    pub keep: bool,
-}
-
-impl Default for DemoOptions {
-    fn default() -> Self {
-        Self { clients: 200, pool_size: 20, seconds: 20, keep: false }
-    }
-}
-
-impl From<crate::cli::Demo> for DemoOptions {
-    fn from(asked: crate::cli::Demo) -> Self {
-        let seconds = asked.seconds.and_then(|s| u32::try_from(s).ok());
-        let default = Self::default();
-        Self {
-            clients: asked.clients,
-            pool_size: asked.pool_size,
-            seconds: seconds.unwrap_or(default.seconds),
-            keep: asked.keep,
-        }
-    }
-}
 
 /// Why the demo ended early.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +41,7 @@ impl DemoError {
 }
 
 /// Runs the demo to its end.
-pub fn run(options: &DemoOptions) -> ExitCode {
+pub fn run(options: &Demo) -> ExitCode {
     let interrupt = match Interrupt::catch() {
         Ok(interrupt) => interrupt,
         Err(error) => return complain(&DemoError::Io(error)),
@@ -96,7 +65,7 @@ fn complain(error: &DemoError) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn show(options: &DemoOptions, interrupt: &Interrupt) -> Result<(), DemoError> {
+fn show(options: &Demo, interrupt: &Interrupt) -> Result<(), DemoError> {
     let binaries = Binaries::newest()?;
     println!("PostgreSQL {}: starting a throwaway primary and a streaming replica …", binaries.major());
     let stage = Stage::set(binaries, options, interrupt)?;
@@ -139,7 +108,7 @@ struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    fn set(binaries: Binaries, options: &DemoOptions, interrupt: &'a Interrupt) -> Result<Self, DemoError> {
+    fn set(binaries: Binaries, options: &Demo, interrupt: &'a Interrupt) -> Result<Self, DemoError> {
         let psql = binaries.program("psql").ok_or(DemoError::NoProgram("psql"))?;
         let pgbench = binaries.program("pgbench").ok_or(DemoError::NoProgram("pgbench"))?;
         let wanted = ClusterOptions {
@@ -211,7 +180,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Runs the clients and shows every two seconds how they do and how many connections PostgreSQL sees.
-    fn drive(&self, options: &DemoOptions) -> Result<(), DemoError> {
+    fn drive(&self, options: &Demo) -> Result<(), DemoError> {
         let mut pgbench = self.client(&self.pgbench, "app", &self.app_password, self.port);
         pgbench.args([
             "-n",

@@ -196,7 +196,8 @@ fn settings(context: Context<'_>, database: &Arc<Database>, server_user: &str) -
 /// What a stored secret is good for; a SCRAM secret is not: its keys must come from a client.
 fn credentials(secret: &Secret<String>) -> Credentials {
     let text = secret.0.as_str();
-    let is_md5 = text.strip_prefix("md5").is_some_and(|h| h.len() == 32 && h.bytes().all(|b| b.is_ascii_hexdigit()));
+    let is_md5 =
+        text.strip_prefix("md5").is_some_and(|h| h.len() == 32 && h.bytes().all(|b| b.is_ascii_hexdigit()));
     if text.starts_with("SCRAM-SHA-256$") {
         Credentials::None
     } else if is_md5 {

@@ -240,10 +240,7 @@ pub fn read_parameter(body: &[u8]) -> Option<(&str, &str)> {
 
 /// Messages whose body is needed.
 fn is_read(tag: u8) -> bool {
-    matches!(
-        tag,
-        be::READY_FOR_QUERY | be::PARAMETER_STATUS | be::COMMAND_COMPLETE | be::ERROR_RESPONSE
-    )
+    matches!(tag, be::READY_FOR_QUERY | be::PARAMETER_STATUS | be::COMMAND_COMPLETE | be::ERROR_RESPONSE)
 }
 
 /// Appends an answer of the pooler's own.

@@ -8,8 +8,14 @@ use std::sync::Arc;
 use super::interner::Interner;
 
 /// Reported, but not for a client to set: never part of a label.
-const NOT_SETTABLE: [&str; 6] =
-    ["server_version", "server_encoding", "integer_datetimes", "is_superuser", "session_authorization", "in_hot_standby"];
+const NOT_SETTABLE: [&str; 6] = [
+    "server_version",
+    "server_encoding",
+    "integer_datetimes",
+    "is_superuser",
+    "session_authorization",
+    "in_hot_standby",
+];
 
 /// Longest application_name that PostgreSQL keeps (NAMEDATALEN - 1).
 const MAX_APPLICATION_NAME: usize = 63;

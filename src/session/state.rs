@@ -84,9 +84,8 @@ impl ClientSession {
 impl ServerSession {
     /// A server that just logged in with these parameters.
     pub fn new(label: Label, parameters: &[(String, String)]) -> Self {
-        let reported = |name: &str| {
-            parameters.iter().find(|(n, _)| n == name).map(|(_, v)| Box::from(v.as_str()))
-        };
+        let reported =
+            |name: &str| parameters.iter().find(|(n, _)| n == name).map(|(_, v)| Box::from(v.as_str()));
         Self {
             before: Arc::clone(&label),
             reported: Arc::clone(&label),

@@ -91,7 +91,10 @@ impl Upstream<'_> {
             }
             if !complete && header.tag == fe::PARSE {
                 if total > self.max_packet_size {
-                    return (pos, Stop::Broken(format!("Parse message of {total} bytes exceeds max_packet_size")));
+                    return (
+                        pos,
+                        Stop::Broken(format!("Parse message of {total} bytes exceeds max_packet_size")),
+                    );
                 }
                 return (pos, Stop::NeedMore);
             }
@@ -309,7 +312,13 @@ impl Upstream<'_> {
         self.counts.server_parses += 1;
     }
 
-    fn ensure(&mut self, statement: &Arc<Statement>, name: &[u8], limit: NonZeroUsize, out: &mut Outgoing<'_>) {
+    fn ensure(
+        &mut self,
+        statement: &Arc<Statement>,
+        name: &[u8],
+        limit: NonZeroUsize,
+        out: &mut Outgoing<'_>,
+    ) {
         if !self.server.statements.touch(statement) {
             self.prepare(statement, name, limit, Expected::InjectedParse, false, out);
         }
@@ -407,6 +416,7 @@ fn deallocate_target(sql: &[u8]) -> Option<Box<[u8]>> {
         let name = quoted.strip_suffix(b"\"")?;
         return (!name.is_empty() && !name.contains(&b'"')).then(|| name.into());
     }
-    let plain = !rest.is_empty() && rest.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_' || *b >= 0x80);
+    let plain =
+        !rest.is_empty() && rest.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_' || *b >= 0x80);
     (plain && !rest.eq_ignore_ascii_case(b"all")).then(|| rest.to_ascii_lowercase().into())
 }

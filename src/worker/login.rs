@@ -107,7 +107,8 @@ impl Worker {
         let Some(client) = self.clients.get_mut(slot) else { return true };
         let Some(shard) = self.shards.get(client.shard) else { return true };
         let Some(welcome) = shard.pool.welcome() else { return false };
-        let Some(label) = label_for(&shard.pool, &welcome, &client.info.wanted, &self.process.shared.labels) else {
+        let Some(label) = label_for(&shard.pool, &welcome, &client.info.wanted, &self.process.shared.labels)
+        else {
             return false;
         };
         client.session.label = label;
@@ -140,7 +141,8 @@ impl Worker {
             return self.freed.push_front(server_slot);
         }
         self.link(slot, server_slot);
-        let (Some(client), Some(server)) = (self.clients.get_mut(slot), self.servers.get_mut(server_slot)) else {
+        let (Some(client), Some(server)) = (self.clients.get_mut(slot), self.servers.get_mut(server_slot))
+        else {
             return;
         };
         client.state = ClientState::LoginLinked(server_slot);
@@ -162,7 +164,8 @@ impl Worker {
 
     /// The server has accepted the startup parameters, or not.
     pub(super) fn login_parameters_tried(&mut self, slot: usize, server_slot: usize) {
-        let (Some(client), Some(server)) = (self.clients.get_mut(slot), self.servers.get_mut(server_slot)) else {
+        let (Some(client), Some(server)) = (self.clients.get_mut(slot), self.servers.get_mut(server_slot))
+        else {
             return;
         };
         if let Some(message) = server.session.injected_failed.take() {
@@ -275,8 +278,11 @@ impl Worker {
             failure.pause
         );
         let hopeless = failure.refused && pool.open_servers() == 0;
-        let told =
-            ClientError::Server { sqlstate: failure.sqlstate.clone(), message: failure.message.clone(), cached: false };
+        let told = ClientError::Server {
+            sqlstate: failure.sqlstate.clone(),
+            message: failure.message.clone(),
+            cached: false,
+        };
         pool.set_failure(Some(failure));
         if !hopeless {
             return;
@@ -320,7 +326,13 @@ impl Failure {
         };
         // Waiting helps only against what may pass by itself.
         let refused = error.failure() != server::Failure::Unreachable;
-        Self { sqlstate, message: error.message(), refused, retry_at: std::time::Instant::now() + pause, pause }
+        Self {
+            sqlstate,
+            message: error.message(),
+            refused,
+            retry_at: std::time::Instant::now() + pause,
+            pause,
+        }
     }
 }
 

@@ -3,18 +3,18 @@
 //! No locks and no tasks on the path of a query: the worker reads a socket, translates what it read (`session`), and
 //! writes the other socket. Queues, checkout and release are in `queue`; both directions in `relay`.
 
+mod cancel;
 pub(crate) mod client;
 pub(crate) mod conn;
-mod cancel;
 mod console;
 pub(crate) mod login;
 pub(crate) mod message;
 mod queue;
 mod relay;
 mod release;
+mod reload;
 pub(crate) mod report;
 pub(crate) mod server;
-mod reload;
 mod tick;
 
 use std::{
@@ -211,7 +211,9 @@ impl Worker {
     fn go_on_with_ready(&mut self) {
         for _ in 0..self.ready.len() {
             match self.ready.pop_front() {
-                Some((End::Client(slot), id)) if self.clients.get(slot).is_some_and(|c| c.session.id == id) => {
+                Some((End::Client(slot), id))
+                    if self.clients.get(slot).is_some_and(|c| c.session.id == id) =>
+                {
                     self.client_readable(slot);
                 }
                 Some((End::Server(slot), id)) if self.servers.get(slot).is_some_and(|s| s.id == id) => {

@@ -1,10 +1,6 @@
 //! Moving bytes: what a client sent to its server, what a server replied to its client.
 
-use super::{
-    End, READS_PER_TURN, Worker,
-    client::ClientState,
-    server::ServerState,
-};
+use super::{End, READS_PER_TURN, Worker, client::ClientState, server::ServerState};
 use crate::{
     config::PoolMode,
     error::Report as _,
@@ -162,7 +158,8 @@ impl Worker {
 
     /// Sends to the server what the client sent, translated, in one write. Returns how many bytes were used.
     fn forward(&mut self, slot: usize, server_slot: usize, input: &[u8]) -> usize {
-        let (Some(client), Some(server)) = (self.clients.get_mut(slot), self.servers.get_mut(server_slot)) else {
+        let (Some(client), Some(server)) = (self.clients.get_mut(slot), self.servers.get_mut(server_slot))
+        else {
             return input.len();
         };
         let Some(shard) = self.shards.get(client.shard) else { return input.len() };
@@ -360,7 +357,9 @@ impl Worker {
     }
 
     fn after_client_reply(&mut self, slot: usize, client_slot: usize) {
-        let (Some(server), Some(client)) = (self.servers.get(slot), self.clients.get(client_slot)) else { return };
+        let (Some(server), Some(client)) = (self.servers.get(slot), self.clients.get(client_slot)) else {
+            return;
+        };
         if let ClientState::LoginLinked(_) = client.state {
             if server.session.is_free() {
                 self.login_parameters_tried(client_slot, slot);

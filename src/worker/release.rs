@@ -61,8 +61,12 @@ impl Report for ClientError {
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::QueryWait => "All server connections of the pool were busy: see default_pool_size, query_wait_timeout.",
-            Self::LoginWait => "The server could not be reached in time: see client_login_timeout and pooler's log.",
+            Self::QueryWait => {
+                "All server connections of the pool were busy: see default_pool_size, query_wait_timeout."
+            }
+            Self::LoginWait => {
+                "The server could not be reached in time: see client_login_timeout and pooler's log."
+            }
             Self::Query => "See query_timeout.",
             Self::Transaction => "See transaction_timeout.",
             Self::IdleTransaction => "See idle_transaction_timeout.",
@@ -78,8 +82,9 @@ impl Report for ClientError {
             Self::Server { sqlstate, .. } => sqlstate,
             _ => self.sqlstate(),
         };
-        let detail = matches!(self, Self::Server { cached: true, .. })
-            .then_some("The server has been refusing logins; this is its last error (see server_login_retry).");
+        let detail = matches!(self, Self::Server { cached: true, .. }).then_some(
+            "The server has been refusing logins; this is its last error (see server_login_retry).",
+        );
         encode::error(out, severity, sqlstate, &self.to_string(), detail, self.hint().as_deref());
     }
 }
@@ -87,7 +92,8 @@ impl Report for ClientError {
 impl Worker {
     /// Client and server belong together from here on.
     pub(super) fn link(&mut self, client_slot: usize, server_slot: usize) {
-        let (Some(client), Some(server)) = (self.clients.get_mut(client_slot), self.servers.get_mut(server_slot))
+        let (Some(client), Some(server)) =
+            (self.clients.get_mut(client_slot), self.servers.get_mut(server_slot))
         else {
             return;
         };

@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    Worker,
-    client::ClientState,
-    server::ServerState,
-};
+use super::{Worker, client::ClientState, server::ServerState};
 use crate::config::{PeerAddr, PoolMode};
 
 /// What is asked for.

@@ -5,12 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::{conn::Conn, message::CancelJob};
-use crate::{
-    pool::Pool,
-    protocol::BackendKeyData,
-    server::CancelTarget,
-    session::state::ServerSession,
-};
+use crate::{pool::Pool, protocol::BackendKeyData, server::CancelTarget, session::state::ServerSession};
 
 /// Where a server stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -96,7 +96,8 @@ impl Worker {
             }
             ServerState::Draining if age > DRAIN_TIME => "client disconnected with query in progress",
             ServerState::BeingCanceled
-                if !settings.cancel_wait_timeout.is_zero() && age > micros(settings.cancel_wait_timeout) * 2 =>
+                if !settings.cancel_wait_timeout.is_zero()
+                    && age > micros(settings.cancel_wait_timeout) * 2 =>
             {
                 "cancel_wait_timeout"
             }
@@ -108,7 +109,8 @@ impl Worker {
     fn check_idle_server(&self, slot: usize, server: &Server, age: u64) -> Option<Expired> {
         let settings = &self.config.settings;
         let keep = self.shards.get(server.shard).map_or(0, |s| s.settings.min_size);
-        let reason = if server.generation != server.pool.generation.load(std::sync::atomic::Ordering::Acquire) {
+        let reason = if server.generation != server.pool.generation.load(std::sync::atomic::Ordering::Acquire)
+        {
             "database configuration changed"
         } else if self.now >= server.expires {
             "server lifetime over"
@@ -152,5 +154,6 @@ fn linked_error(config: &Config, client: &Client, server: &Server, now: u64) -> 
         return Some(ClientError::IdleTransaction);
     }
     let busy = in_transaction || !server.session.pipeline.is_empty();
-    (busy && over(config.transaction_timeout(user), server.transaction_start)).then_some(ClientError::Transaction)
+    (busy && over(config.transaction_timeout(user), server.transaction_start))
+        .then_some(ClientError::Transaction)
 }

@@ -44,7 +44,11 @@ fn malformed_messages_end_their_connection_only() {
         let frames = client.closed();
         let errors: Vec<String> =
             frames.iter().filter(|frame| frame.tag == b'E').map(|frame| frame.field(b'C')).collect();
-        assert!(errors.iter().all(|code| code == "08P01"), "{bytes:?}: {errors:?}");
+        // A body is read from its start: the name of a statement or portal may be found wrong first.
+        assert!(
+            errors.iter().all(|code| ["08P01", "26000", "34000"].contains(&code.as_str())),
+            "{bytes:?}: {errors:?}"
+        );
         assert_eq!(bystander.sql("SELECT 'unaffected'"), ["unaffected"], "{bytes:?}");
     }
     bystander.sql("COMMIT");

@@ -45,11 +45,7 @@ impl Pair {
             let mut pooled = self.pooler.connect();
             pooled.chunks = chunks;
             script(&mut pooled);
-            assert_eq!(
-                lines(&pooled),
-                lines(&direct),
-                "through pooler (left) and at PostgreSQL (right) with {chunks:?}"
-            );
+            assert_same(&lines(&pooled), &lines(&direct), chunks);
             drop(pooled);
             self.next_client_is_untouched();
         }
@@ -66,4 +62,20 @@ impl Pair {
 
 fn lines(raw: &Raw) -> Vec<String> {
     raw.received.iter().map(|frame| format!("{frame:?}")).collect()
+}
+
+/// Fails with the first difference and what came just before it.
+fn assert_same(pooled: &[String], direct: &[String], chunks: Chunks) {
+    let longest = pooled.len().max(direct.len());
+    let Some(at) = (0..longest).find(|&i| pooled.get(i) != direct.get(i)) else { return };
+    let show = |lines: &[String]| {
+        lines.iter().skip(at).take(4).map(|line| format!("\n    {line}")).collect::<String>()
+    };
+    let before: String =
+        direct[at.saturating_sub(6)..at].iter().map(|line| format!("\n    {line}")).collect();
+    panic!(
+        "message {at}, {chunks:?}: after{before}\n  PostgreSQL sent{}\n  pooler sent{}",
+        show(direct),
+        show(pooled)
+    );
 }
