@@ -2,9 +2,11 @@
 
 pub mod app;
 pub mod auth;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod error;
 pub mod net;
 pub mod protocol;
 pub mod server;
+pub mod session;

@@ -3,8 +3,39 @@
 //! Immutable once built; a reload builds a new one and compares. Times: zero means "off" where the
 //! setting may be off. Sizes of pools: number of server connections.
 
+mod auth_file;
+mod check;
+mod diff;
+#[cfg(test)]
+mod document;
+mod entries;
+mod file;
+mod foreign;
+mod interpolate;
+mod problem;
+mod resolve;
+mod secrets;
+mod settings;
+mod suggest;
+mod table;
+#[cfg(test)]
+mod tests;
+mod upstream;
+mod url;
+mod value;
+
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+pub use self::{
+    diff::Diff,
+    file::Loaded,
+    interpolate::Environment,
+    problem::{Problem, Problems},
+    resolve::is_console,
+    settings::{SETTINGS, Settings, ShownSetting},
+    table::{Change, Row, SettingError},
+    value::Input,
+};
 use crate::error::Secret;
 
 /// Everything that was configured.
@@ -18,13 +49,6 @@ pub struct Config {
     pub users: BTreeMap<String, Arc<User>>,
     /// The file it came from; `None` with `--upstream`.
     pub path: Option<PathBuf>,
-}
-
-impl Config {
-    /// The database that serves a name: its own entry, or `*`.
-    pub fn database(&self, name: &str) -> Option<&Arc<Database>> {
-        self.databases.get(name).or_else(|| self.databases.get("*"))
-    }
 }
 
 /// When a server goes back to its pool.
@@ -81,88 +105,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[pooler]`. Names as in the settings table (and PgBouncer's where the thing is the same).
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    // Listening
-    pub listen_addr: Vec<String>,
-    pub listen_port: u16,
-    pub listen_backlog: u32,
-    pub unix_socket_dir: Option<PathBuf>,
-    pub unix_socket_mode: u32,
-    /// Worker threads; 0: one per core.
-    pub workers: usize,
-    // Pools
-    pub pool_mode: PoolMode,
-    pub default_pool_size: u32,
-    pub min_pool_size: u32,
-    pub reserve_pool_size: u32,
-    pub reserve_pool_timeout: Duration,
-    pub max_client_conn: u32,
-    pub max_db_connections: u32,
-    pub max_user_connections: u32,
-    pub max_db_client_connections: u32,
-    pub max_user_client_connections: u32,
-    /// Logins at one server that may be under way at once, per pool.
-    pub max_connect_attempts: u32,
-    pub server_round_robin: bool,
-    // Server care
-    pub server_lifetime: Duration,
-    pub server_idle_timeout: Duration,
-    pub server_connect_timeout: Duration,
-    pub server_login_retry: Duration,
-    pub server_check_delay: Duration,
-    pub server_check_query: String,
-    pub server_reset_query: String,
-    pub server_reset_query_always: bool,
-    // Time-outs
-    pub query_timeout: Duration,
-    pub query_wait_timeout: Duration,
-    pub transaction_timeout: Duration,
-    pub idle_transaction_timeout: Duration,
-    pub client_idle_timeout: Duration,
-    pub client_login_timeout: Duration,
-    pub client_write_timeout: Duration,
-    pub cancel_wait_timeout: Duration,
-    /// How long SIGTERM waits for clients; 0: for ever.
-    pub shutdown_timeout: Duration,
-    // Protocol
-    pub max_prepared_statements: u32,
-    /// Longest message that has to be read as a whole (Parse, a Bind's head).
-    pub max_packet_size: u32,
-    pub ignore_startup_parameters: Vec<String>,
-    // Authentication
-    pub auth_type: AuthType,
-    pub auth_file: Option<PathBuf>,
-    pub scram_iterations: u32,
-    pub admin_users: Vec<String>,
-    pub stats_users: Vec<String>,
-    // TLS, clients
-    pub client_tls_sslmode: SslMode,
-    pub client_tls_cert_file: Option<PathBuf>,
-    pub client_tls_key_file: Option<PathBuf>,
-    pub client_tls_ca_file: Option<PathBuf>,
-    // TLS, servers
-    pub server_tls_sslmode: SslMode,
-    pub server_tls_ca_file: Option<PathBuf>,
-    pub server_tls_cert_file: Option<PathBuf>,
-    pub server_tls_key_file: Option<PathBuf>,
-    // TCP
-    pub tcp_keepalive: bool,
-    pub tcp_keepidle: Duration,
-    pub tcp_keepintvl: Duration,
-    pub tcp_keepcnt: u32,
-    pub tcp_user_timeout: Duration,
-    // Log and statistics
-    pub log_format: LogFormat,
-    pub log_level: String,
-    pub log_connections: bool,
-    pub log_disconnections: bool,
-    pub log_pooler_errors: bool,
-    pub log_stats: bool,
-    pub stats_period: Duration,
-}
-
 /// `[databases.NAME]`. `None`: the default of `[pooler]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Database {
@@ -207,6 +149,30 @@ pub struct User {
     pub transaction_timeout: Option<Duration>,
     pub idle_transaction_timeout: Option<Duration>,
     pub client_idle_timeout: Option<Duration>,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            host: String::new(),
+            port: 5432,
+            dbname: None,
+            user: None,
+            password: None,
+            pool_size: None,
+            min_pool_size: None,
+            reserve_pool_size: None,
+            max_db_connections: None,
+            max_db_client_connections: None,
+            pool_mode: None,
+            query_wait_timeout: None,
+            server_lifetime: None,
+            connect_query: None,
+            server_parameters: Vec::new(),
+            server_tls_sslmode: None,
+        }
+    }
 }
 
 /// Where a client comes from.

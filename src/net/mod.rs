@@ -4,6 +4,7 @@
 //! worker as plain non-blocking sockets, with the TLS session beside them.
 
 pub mod tls;
+pub mod wire;
 
 use std::{net::TcpStream, os::unix::net::UnixStream};
 

@@ -1,7 +1,17 @@
 //! Connections to PostgreSQL: opening, logging in, cancelling. Runs on tokio; ends with a `ServerLogin`
 //! that is handed to a worker.
 
+mod cancel;
+mod connect;
+mod error;
+mod login;
+mod wire;
+
 use std::{sync::Arc, time::Duration};
+
+pub use cancel::{CancelError, CancelTarget, cancel};
+pub use connect::connect;
+pub use error::{ConnectError, Failure, ServerError};
 
 use crate::{
     auth::ScramKeys,
@@ -65,6 +75,10 @@ pub struct ConnectSpec {
 #[derive(Debug)]
 pub struct ServerLogin {
     pub stream: Stream,
+    /// Clear bytes that were read after ReadyForQuery (whole or partial messages): to be handled before
+    /// anything that is read from `stream`.
+    pub leftover: Vec<u8>,
+    /// Pid 0 and no secret if the server sent none: then nothing can be cancelled.
     pub key: BackendKeyData,
     pub protocol: ProtocolVersion,
     /// ParameterStatus in the order received.
@@ -75,4 +89,6 @@ pub struct ServerLogin {
     pub local: String,
     pub local_port: u16,
     pub tls_description: String,
+    /// Where to cancel queries of this connection.
+    pub cancel_target: Arc<CancelTarget>,
 }

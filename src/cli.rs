@@ -1,0 +1,346 @@
+//! The command line: what was asked for, as a value. `main` does it.
+//!
+//! Without a command pooler runs. `-c` beats `POOLER_UPSTREAM`; with neither the usual places are searched.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
+
+use crate::{
+    config::{Config, Loaded, Problem, Problems},
+    error::Secret,
+};
+
+/// Where the configuration is looked for when none is named.
+const USUAL_PLACES: [&str; 2] = ["pooler.toml", "/etc/pooler/pooler.toml"];
+/// Takes the place of `--upstream`, so that the password need not show in the list of processes.
+const UPSTREAM_VARIABLE: &str = "POOLER_UPSTREAM";
+
+/// What was asked for.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve.
+    Run { source: Source, verbosity: Verbosity },
+    /// Say what is wrong with a file.
+    Check { config: PathBuf },
+    /// Show what pooler does, with a PostgreSQL of its own.
+    Demo(Demo),
+}
+
+/// Where the configuration comes from.
+#[derive(Debug)]
+pub enum Source {
+    File(PathBuf),
+    Upstream { url: Secret<String>, listen: Option<String> },
+}
+
+/// `-v` and `-q`: instead of the configured log level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Only warnings and errors.
+    Quiet,
+    /// As configured.
+    #[default]
+    Configured,
+    /// `debug`.
+    Verbose,
+    /// `trace`.
+    VeryVerbose,
+}
+
+impl Verbosity {
+    /// The log level, unless the configured one counts.
+    pub fn level(self) -> Option<&'static str> {
+        match self {
+            Self::Quiet => Some("warn"),
+            Self::Configured => None,
+            Self::Verbose => Some("debug"),
+            Self::VeryVerbose => Some("trace"),
+        }
+    }
+}
+
+/// `pooler demo`.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Demo {
+    /// Clients that are driven at the same time.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub clients: u32,
+    /// Server connections that they share.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub pool_size: u32,
+    /// How long the clients are driven; until Ctrl-C if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: Option<u64>,
+    /// Keep the temporary directory with the database and the logs.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// A PostgreSQL connection pooler.
+///
+/// Serves thousands of clients with a few server connections.
+#[derive(Parser, Debug)]
+#[command(name = "pooler", version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Serve clients (the same as without a command).
+    Run(Run),
+    /// Check a configuration: tells everything that is wrong with it and what to do.
+    Check(FileArgument),
+    /// Start PostgreSQL in a temporary directory, pooler in front, and drive clients through it.
+    Demo(Demo),
+}
+
+#[derive(Args, Debug)]
+struct FileArgument {
+    /// The configuration [default: ./pooler.toml, else /etc/pooler/pooler.toml].
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct Run {
+    #[command(flatten)]
+    file: FileArgument,
+    /// Serve one database, without a configuration: postgres://user:password@host:port/dbname.
+    ///
+    /// Clients log in with that user and password. Other users of the machine may see arguments: rather set
+    /// the environment variable POOLER_UPSTREAM, or leave the password to PGPASSWORD.
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    upstream: Option<String>,
+    /// Where to listen, with --upstream [default: 127.0.0.1:6432].
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "config")]
+    listen: Option<String>,
+    /// Log more; twice: everything.
+    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    verbose: u8,
+    /// Log only warnings and errors.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Reads the command line of the process; ends the process on `--help`, `--version` and mistakes.
+pub fn parse() -> Command {
+    let environment = |name: &str| std::env::var(name).ok();
+    parse_from(std::env::args_os(), &environment, &Path::exists).unwrap_or_else(|error| error.exit())
+}
+
+/// As `parse`, from given arguments.
+fn parse_from(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    environment: &dyn Fn(&str) -> Option<String>,
+    exists: &dyn Fn(&Path) -> bool,
+) -> Result<Command, clap::Error> {
+    let arguments = Arguments::try_parse_from(arguments)?;
+    match arguments.action {
+        None => run(arguments.run, environment, exists),
+        Some(Action::Run(arguments)) => run(arguments, environment, exists),
+        Some(Action::Check(arguments)) => Ok(Command::Check { config: file(arguments, exists)? }),
+        Some(Action::Demo(demo)) => Ok(Command::Demo(demo)),
+    }
+}
+
+fn run(
+    arguments: Run,
+    environment: &dyn Fn(&str) -> Option<String>,
+    exists: &dyn Fn(&Path) -> bool,
+) -> Result<Command, clap::Error> {
+    let verbosity = match (arguments.quiet, arguments.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (false, 0) => Verbosity::Configured,
+        (false, 1) => Verbosity::Verbose,
+        (false, _) => Verbosity::VeryVerbose,
+    };
+    let from_environment = || environment(UPSTREAM_VARIABLE).filter(|url| !url.is_empty());
+    let upstream = match arguments.file.config {
+        Some(_) => None,
+        None => arguments.upstream.or_else(from_environment),
+    };
+    let source = match upstream {
+        Some(url) => Source::Upstream { url: Secret(url), listen: arguments.listen },
+        None if arguments.listen.is_some() => {
+            let message =
+                "--listen goes with --upstream; with a configuration set listen_addr and listen_port";
+            return Err(Arguments::command().error(ErrorKind::MissingRequiredArgument, message));
+        }
+        None => Source::File(file(arguments.file, exists)?),
+    };
+    Ok(Command::Run { source, verbosity })
+}
+
+fn file(argument: FileArgument, exists: &dyn Fn(&Path) -> bool) -> Result<PathBuf, clap::Error> {
+    let usual = || USUAL_PLACES.iter().map(PathBuf::from).find(|path| exists(path));
+    argument.config.or_else(usual).ok_or_else(|| {
+        let message = format!(
+            "there is no configuration: neither {} is there\n\n\
+             Name one:                    pooler -c FILE   (pooler.toml.example is a start)\n\
+             Or serve one database:       pooler --upstream postgres://user:password@host:port/dbname\n\
+             Or see what pooler does:     pooler demo",
+            USUAL_PLACES.join(" nor ")
+        );
+        Arguments::command().error(ErrorKind::MissingRequiredArgument, message)
+    })
+}
+
+impl Source {
+    /// Reads the configuration.
+    pub fn load(&self) -> Result<Loaded, Problems> {
+        match self {
+            Self::File(path) => Config::load(path),
+            Self::Upstream { url, listen } => {
+                let config = Config::from_upstream(&url.0, listen.as_deref())?;
+                Ok(Loaded { config, warnings: Vec::new() })
+            }
+        }
+    }
+}
+
+/// `pooler check`: prints everything that is wrong with the file.
+pub fn check(path: &Path) -> ExitCode {
+    let result = Config::load(path);
+    let code = if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let text = report(path, result);
+    // Who closed the other end of a pipe does not want to read on.
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+    code
+}
+
+fn report(path: &Path, result: Result<Loaded, Problems>) -> String {
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    match result {
+        Err(problems) => {
+            format!("{problems}\n{}: {}\n", path.display(), count(problems.0.len(), "problem"))
+        }
+        Ok(Loaded { config, warnings }) => {
+            let warned: String = warnings.iter().map(warning).collect();
+            let databases = count(config.databases.len(), "database");
+            let users = count(config.users.len(), "user");
+            let warnings = count(warnings.len(), "warning");
+            format!("{warned}{}: ok ({databases}, {users}, {warnings})\n", path.display())
+        }
+    }
+}
+
+fn warning(problem: &Problem) -> String {
+    format!("warning: {problem}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &str, upstream: Option<&str>, existing: &[&str]) -> String {
+        let environment = |name: &str| upstream.filter(|_| name == "POOLER_UPSTREAM").map(str::to_owned);
+        let exists = |path: &Path| existing.iter().any(|file| Path::new(file) == path);
+        let arguments = std::iter::once("pooler").chain(arguments.split_whitespace());
+        match parse_from(arguments, &environment, &exists) {
+            Ok(Command::Run { source: Source::File(path), verbosity }) => {
+                format!("run {} {verbosity:?}", path.display())
+            }
+            Ok(Command::Run { source: Source::Upstream { url, listen }, .. }) => {
+                format!("upstream {} {}", url.0, listen.unwrap_or_default())
+            }
+            Ok(Command::Check { config }) => format!("check {}", config.display()),
+            Ok(Command::Demo(demo)) => {
+                format!("demo {} {} {:?} {}", demo.clients, demo.pool_size, demo.seconds, demo.keep)
+            }
+            Err(error) => format!("error {}", error.exit_code()),
+        }
+    }
+
+    #[test]
+    fn commands_are_understood() {
+        for (arguments, expected) in [
+            ("-c a.toml", "run a.toml Configured"),
+            ("--config a.toml -v", "run a.toml Verbose"),
+            ("-c a.toml -vv", "run a.toml VeryVerbose"),
+            ("run -c a.toml -q", "run a.toml Quiet"),
+            ("check -c a.toml", "check a.toml"),
+            ("demo", "demo 200 20 None false"),
+            ("demo --clients 5 --pool-size 2 --seconds 3 --keep", "demo 5 2 Some(3) true"),
+            ("--upstream postgres://h/d", "upstream postgres://h/d "),
+            ("run --upstream postgres://h/d --listen *:7000", "upstream postgres://h/d *:7000"),
+        ] {
+            assert_eq!(parsed(arguments, None, &[]), expected, "{arguments}");
+        }
+    }
+
+    #[test]
+    fn mistakes_end_with_code_2_and_help_with_0() {
+        for arguments in [
+            "",
+            "run",
+            "check",
+            "--nope",
+            "serve",
+            "-c a --upstream postgres://h/d",
+            "-c a --listen :1",
+            "--listen :1",
+            "-q -v -c a",
+            "demo --clients 0",
+        ] {
+            assert_eq!(parsed(arguments, None, &[]), "error 2", "{arguments}");
+        }
+        assert_eq!(parsed("--help", None, &[]), "error 0");
+        assert_eq!(parsed("--version", None, &[]), "error 0");
+    }
+
+    #[test]
+    fn without_a_name_the_usual_places_are_searched_in_order() {
+        let both = ["pooler.toml", "/etc/pooler/pooler.toml"];
+        assert_eq!(parsed("", None, &both), "run pooler.toml Configured");
+        assert_eq!(parsed("check", None, &both), "check pooler.toml");
+        assert_eq!(parsed("", None, &both[1..]), "run /etc/pooler/pooler.toml Configured");
+    }
+
+    #[test]
+    fn the_variable_takes_the_place_of_the_option_unless_a_file_is_named() {
+        let url = Some("postgres://env/d");
+        assert_eq!(parsed("", url, &["pooler.toml"]), "upstream postgres://env/d ");
+        assert_eq!(parsed("--listen :7000", url, &[]), "upstream postgres://env/d :7000");
+        assert_eq!(parsed("--upstream postgres://arg/d", url, &[]), "upstream postgres://arg/d ");
+        assert_eq!(parsed("-c a.toml", url, &[]), "run a.toml Configured");
+        assert_eq!(parsed("", Some(""), &["pooler.toml"]), "run pooler.toml Configured");
+    }
+
+    #[test]
+    fn having_nothing_to_run_says_what_to_do() {
+        let error = parse_from(["pooler"], &|_| None, &|_| false).unwrap_err().to_string();
+        for part in ["pooler.toml", "-c FILE", "--upstream postgres://", "pooler demo"] {
+            assert!(error.contains(part), "{part} in {error}");
+        }
+    }
+
+    #[test]
+    fn a_url_never_shows_in_help_or_debug() {
+        let url = "postgres://u:s3cret@h/d";
+        let environment = |_: &str| Some(url.to_owned());
+        let help = parse_from(["pooler", "--help"], &environment, &|_| false).unwrap_err().to_string();
+        assert!(help.contains("POOLER_UPSTREAM") && !help.contains("s3cret"), "{help}");
+        let command = parse_from(["pooler", "--upstream", url], &|_| None, &|_| false).unwrap();
+        assert!(!format!("{command:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn check_reports_problems_or_ok() {
+        let load = |text: &str| Config::from_text(Path::new("p.toml"), text, &|_| None);
+        let bad = report(Path::new("p.toml"), load("[pooler]\nlisten_port = 0\n[databases.a]\n"));
+        assert!(bad.starts_with("p.toml:2: invalid value for listen_port"), "{bad}");
+        assert!(bad.ends_with("p.toml: 2 problems\n"), "{bad}");
+        let good = report(Path::new("p.toml"), load("[databases.a]\nhost = \"h\"\n"));
+        assert!(good.starts_with("warning: p.toml: no user"), "{good}");
+        assert!(good.ends_with("p.toml: ok (1 database, 0 users, 1 warning)\n"), "{good}");
+    }
+}

@@ -1,0 +1,192 @@
+//! What settings need of each other and of the machine: sizes, TLS files, directories, users.
+//!
+//! Runs after everything was read; forms and bounds of single values are the codecs' work.
+
+use std::{fs::File, net::SocketAddr, path::PathBuf};
+
+use super::{AuthType, Database, Settings, SslMode, file::Reader, problem::Problem};
+
+/// Longest path of a unix socket (`sun_path` without its end), less `/.s.PGSQL.65535`.
+const LONGEST_SOCKET_DIR: usize = 107 - 15;
+
+/// Adds what it finds to the reader's problems and warnings.
+pub(super) fn check(reader: &mut Reader<'_>) {
+    let config = reader.config.clone();
+    listening(reader, &config.settings);
+    tls_towards_clients(reader, &config.settings);
+    tls_towards_servers(reader, &config.settings);
+    users(reader);
+    if config.settings.default_pool_size > 0
+        && config.settings.min_pool_size > config.settings.default_pool_size
+    {
+        let problem = reader.at("pooler", "min_pool_size", "min_pool_size is greater than default_pool_size");
+        reader.problems.push(problem.remedy("lower min_pool_size or raise default_pool_size"));
+    }
+    if config.databases.is_empty() {
+        let problem = Problem::in_file(reader.file, "no database is configured");
+        reader
+            .problems
+            .push(problem.remedy("add [databases.NAME] with host = \"…\", or url = \"postgres://…\""));
+    }
+    for database in config.databases.values() {
+        one_database(reader, database);
+    }
+}
+
+fn listening(reader: &mut Reader<'_>, settings: &Settings) {
+    if settings.listen_addr.is_empty() && settings.unix_socket_dir.is_none() {
+        let problem = reader.at("pooler", "listen_addr", "nothing to listen on");
+        reader.problems.push(problem.remedy("set listen_addr or unix_socket_dir"));
+    }
+    for address in &settings.listen_addr {
+        if address.parse::<SocketAddr>().is_ok() || address.starts_with('[') {
+            let problem =
+                reader.at("pooler", "listen_addr", format!("\"{address}\" is not an address without a port"));
+            reader.problems.push(problem.remedy("write the address alone and set listen_port"));
+        }
+    }
+    let Some(dir) = &settings.unix_socket_dir else { return };
+    let wrong = if !dir.is_dir() {
+        "is not a directory"
+    } else if dir.as_os_str().len() > LONGEST_SOCKET_DIR {
+        "is too long for the path of a unix socket"
+    } else {
+        return;
+    };
+    let problem = reader.at("pooler", "unix_socket_dir", format!("{} {wrong}", dir.display()));
+    reader.problems.push(problem.remedy("create it, or choose another; \"\" for no unix socket"));
+}
+
+fn tls_towards_clients(reader: &mut Reader<'_>, settings: &Settings) {
+    let mode = settings.client_tls_sslmode;
+    pair(
+        reader,
+        ("client_tls_cert_file", &settings.client_tls_cert_file),
+        ("client_tls_key_file", &settings.client_tls_key_file),
+    );
+    readable(reader, "client_tls_ca_file", settings.client_tls_ca_file.as_ref());
+    if mode != SslMode::Disable
+        && settings.client_tls_cert_file.is_none()
+        && settings.client_tls_key_file.is_none()
+    {
+        let problem = reader.at("pooler", "client_tls_sslmode", "TLS towards clients needs a certificate");
+        reader.problems.push(problem.remedy("set client_tls_cert_file and client_tls_key_file"));
+    }
+    if mode >= SslMode::VerifyCa && settings.client_tls_ca_file.is_none() {
+        let problem = reader.at(
+            "pooler",
+            "client_tls_sslmode",
+            "client certificates cannot be verified without an authority",
+        );
+        reader.problems.push(problem.remedy("set client_tls_ca_file"));
+    }
+}
+
+fn tls_towards_servers(reader: &mut Reader<'_>, settings: &Settings) {
+    pair(
+        reader,
+        ("server_tls_cert_file", &settings.server_tls_cert_file),
+        ("server_tls_key_file", &settings.server_tls_key_file),
+    );
+    readable(reader, "server_tls_ca_file", settings.server_tls_ca_file.as_ref());
+}
+
+/// A certificate and its key: both or none.
+fn pair(reader: &mut Reader<'_>, cert: (&str, &Option<PathBuf>), key: (&str, &Option<PathBuf>)) {
+    for ((name, file), (other, other_file)) in [(cert, key), (key, cert)] {
+        if file.is_some() && other_file.is_none() {
+            let problem = reader.at("pooler", name, format!("{name} is set without {other}"));
+            reader.problems.push(problem.remedy(format!("set {other}, too")));
+        }
+    }
+    readable(reader, cert.0, cert.1.as_ref());
+    readable(reader, key.0, key.1.as_ref());
+    if let Some(file) = key.1 {
+        reader.warn_if_others_can_read(file);
+    }
+}
+
+fn readable(reader: &mut Reader<'_>, name: &str, file: Option<&PathBuf>) {
+    let Some(file) = file else { return };
+    let error = match File::open(file).and_then(|file| file.metadata()) {
+        Ok(metadata) if metadata.is_file() => return,
+        Ok(_) => "not a file".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let problem = reader.at("pooler", name, format!("cannot read {name} {}: {error}", file.display()));
+    reader.problems.push(problem.remedy("give the path of a PEM file that pooler's user can read"));
+}
+
+fn users(reader: &mut Reader<'_>) {
+    let settings = &reader.config.settings;
+    let mut found: Vec<Problem> = Vec::new();
+    if reader.config.users.is_empty() {
+        let problem = reader.at("pooler", "", "no user is configured, so nobody can log in");
+        found.push(problem.remedy("add [users.NAME] with password, or set auth_file"));
+    }
+    if settings.auth_type == AuthType::ScramSha256 {
+        let is_md5 = |password: &str| password.len() == 35 && password.starts_with("md5");
+        let users = reader.config.users.values();
+        let md5: Vec<&str> = users
+            .filter(|user| user.password.as_ref().is_some_and(|password| is_md5(&password.0)))
+            .map(|user| user.name.as_str())
+            .collect();
+        if !md5.is_empty() {
+            let message = format!(
+                "users with md5 hashes cannot log in with auth_type scram-sha-256: {}",
+                md5.join(", ")
+            );
+            let problem = reader.at("pooler", "auth_type", message);
+            found.push(problem.remedy("store plain passwords or SCRAM secrets, or set auth_type = \"md5\""));
+        }
+    }
+    for (key, names) in [("admin_users", &settings.admin_users), ("stats_users", &settings.stats_users)] {
+        for name in names.iter().filter(|name| !reader.config.users.contains_key(*name)) {
+            let problem =
+                reader.at("pooler", key, format!("{key} names \"{name}\", who is not a known user"));
+            found.push(problem.remedy("add the user, or correct the name"));
+        }
+    }
+    reader.warnings.extend(found);
+}
+
+fn one_database(reader: &mut Reader<'_>, database: &Database) {
+    let table = format!("databases.{}", database.name);
+    let settings = reader.config.settings.clone();
+    if database.host.is_empty() && !reader.has(&table, "host") && !reader.has(&table, "url") {
+        let problem =
+            reader.at(&table, "", format!("database \"{}\" has no host", database.name.escape_debug()));
+        reader.problems.push(problem.remedy("set host (or url)"));
+    } else if database.host.is_empty() && !reader.has(&table, "host") {
+        let already = reader.at(&table, "url", "");
+        if !reader.problems.iter().any(|problem| problem.line == already.line) {
+            let problem = reader.at(&table, "url", "the URL names no host");
+            reader.problems.push(problem.remedy("write postgres://user:password@host:port/dbname"));
+        }
+    }
+    let size = database.pool_size.unwrap_or(settings.default_pool_size);
+    if size > 0 && database.min_pool_size.is_some_and(|min| min > size) {
+        let problem = reader.at(
+            &table,
+            "min_pool_size",
+            format!("min_pool_size is greater than the pool size of {size}"),
+        );
+        reader.problems.push(problem.remedy("lower min_pool_size or raise pool_size"));
+    }
+    if let Some(problem) = own_address(&settings, database) {
+        let problem = reader.at(&table, "", problem);
+        reader.problems.push(problem.remedy("give the address of PostgreSQL, or another listen_port"));
+    }
+}
+
+/// Says so when pooler would connect to itself.
+pub(super) fn own_address(settings: &Settings, database: &Database) -> Option<String> {
+    const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+    let listens_here = |address: &String| {
+        LOOPBACK.contains(&address.as_str()) || ["*", "0.0.0.0", "::"].contains(&address.as_str())
+    };
+    let own = database.port == settings.listen_port
+        && LOOPBACK.contains(&database.host.as_str())
+        && settings.listen_addr.iter().any(listens_here);
+    own.then(|| format!("{}:{} is where pooler itself listens", database.host, database.port))
+}

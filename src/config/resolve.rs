@@ -1,0 +1,119 @@
+//! Which value counts: the user's, else the database's, else that of `[pooler]`.
+//!
+//! A number of 0 in the file means "no limit" and a time of 0 "off"; here that becomes `None`, so that
+//! nobody compares with it. As in PgBouncer, the user of pools and server limits is the one that logs in at the server,
+//! that of client limits and client time-outs the one that logged in at pooler.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Config, Database, PoolMode, SslMode, User,
+    file::{LONGEST_NAME, RESERVED},
+};
+
+fn limit(number: u32) -> Option<u32> {
+    (number > 0).then_some(number)
+}
+
+fn unless_zero(time: Duration) -> Option<Duration> {
+    (!time.is_zero()).then_some(time)
+}
+
+impl Config {
+    /// The database of that name, or what `*` makes of it. `None`: there is none, or it is the console.
+    pub fn resolve_database(&self, name: &str) -> Option<Arc<Database>> {
+        if is_console(name) || name.len() > LONGEST_NAME || name == "*" {
+            return None;
+        }
+        if let Some(database) = self.databases.get(name) {
+            return Some(Arc::clone(database));
+        }
+        let mut database = Database::clone(self.databases.get("*")?);
+        database.dbname.get_or_insert_with(|| name.to_owned());
+        database.name = name.to_owned();
+        Some(Arc::new(database))
+    }
+
+    pub fn pool_mode(&self, database: &Database, user: &User) -> PoolMode {
+        user.pool_mode.or(database.pool_mode).unwrap_or(self.settings.pool_mode)
+    }
+
+    /// Server connections of the pool; `None`: no limit.
+    pub fn pool_size(&self, database: &Database, user: &User) -> Option<u32> {
+        limit(user.pool_size.or(database.pool_size).unwrap_or(self.settings.default_pool_size))
+    }
+
+    /// Server connections that the pool keeps open; never more than its size.
+    pub fn min_pool_size(&self, database: &Database, user: &User) -> u32 {
+        let min = database.min_pool_size.unwrap_or(self.settings.min_pool_size);
+        self.pool_size(database, user).map_or(min, |size| min.min(size))
+    }
+
+    /// Server connections beyond the pool's size; 0: none.
+    pub fn reserve_pool_size(&self, database: &Database, user: &User) -> u32 {
+        user.reserve_pool_size.or(database.reserve_pool_size).unwrap_or(self.settings.reserve_pool_size)
+    }
+
+    pub fn max_db_connections(&self, database: &Database) -> Option<u32> {
+        limit(database.max_db_connections.unwrap_or(self.settings.max_db_connections))
+    }
+
+    pub fn max_db_client_connections(&self, database: &Database) -> Option<u32> {
+        limit(database.max_db_client_connections.unwrap_or(self.settings.max_db_client_connections))
+    }
+
+    pub fn max_user_connections(&self, user: &User) -> Option<u32> {
+        limit(user.max_user_connections.unwrap_or(self.settings.max_user_connections))
+    }
+
+    pub fn max_user_client_connections(&self, user: &User) -> Option<u32> {
+        limit(user.max_user_client_connections.unwrap_or(self.settings.max_user_client_connections))
+    }
+
+    pub fn query_wait_timeout(&self, database: &Database, user: &User) -> Option<Duration> {
+        let own = user.query_wait_timeout.or(database.query_wait_timeout);
+        unless_zero(own.unwrap_or(self.settings.query_wait_timeout))
+    }
+
+    pub fn query_timeout(&self, user: &User) -> Option<Duration> {
+        unless_zero(user.query_timeout.unwrap_or(self.settings.query_timeout))
+    }
+
+    pub fn transaction_timeout(&self, user: &User) -> Option<Duration> {
+        unless_zero(user.transaction_timeout.unwrap_or(self.settings.transaction_timeout))
+    }
+
+    pub fn idle_transaction_timeout(&self, user: &User) -> Option<Duration> {
+        unless_zero(user.idle_transaction_timeout.unwrap_or(self.settings.idle_transaction_timeout))
+    }
+
+    pub fn client_idle_timeout(&self, user: &User) -> Option<Duration> {
+        unless_zero(user.client_idle_timeout.unwrap_or(self.settings.client_idle_timeout))
+    }
+
+    /// Zero: use each connection only once.
+    pub fn server_lifetime(&self, database: &Database) -> Duration {
+        database.server_lifetime.unwrap_or(self.settings.server_lifetime)
+    }
+
+    pub fn server_tls_sslmode(&self, database: &Database) -> SslMode {
+        database.server_tls_sslmode.unwrap_or(self.settings.server_tls_sslmode)
+    }
+}
+
+/// Whether a database name leads to the console.
+pub fn is_console(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
+impl Database {
+    /// Name of the database at the server.
+    pub fn server_dbname(&self) -> &str {
+        self.dbname.as_deref().unwrap_or(&self.name)
+    }
+
+    /// Who logs in at the server for a client.
+    pub fn server_user<'a>(&'a self, client_user: &'a str) -> &'a str {
+        self.user.as_deref().unwrap_or(client_user)
+    }
+}

@@ -1,0 +1,60 @@
+//! Cancelling the query of a server connection.
+//!
+//! The request goes to the address that the connection goes to (a name may have others), and under TLS if
+//! the connection is: the key must not travel in clear text then. Source: PostgreSQL docs, "Canceling Requests in
+//! Progress".
+
+use std::time::Duration;
+
+use super::{
+    ConnectError, Keepalive,
+    connect::{TlsParts, bounded},
+    wire::{Endpoint, TlsAnswer, Wire},
+};
+use crate::protocol::{BackendKeyData, encode};
+
+/// Where to send the cancel request of a server connection.
+#[derive(Clone, Debug)]
+pub struct CancelTarget {
+    pub(super) endpoint: Endpoint,
+    pub(super) tls: Option<TlsParts>,
+    pub(super) keepalive: Keepalive,
+}
+
+/// A cancel request that could not be delivered, or of which nobody knows whether it was.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CancelError {
+    /// The server sent no key.
+    #[error("the server gave no key to cancel with")]
+    NoKey,
+    #[error("cancel request failed: {0}")]
+    Connect(#[from] ConnectError),
+}
+
+/// Sends CancelRequest and waits until the server closes the connection: then it has sent the signal, and a
+/// query sent later cannot be hit by it.
+pub async fn cancel(
+    target: &CancelTarget,
+    key: &BackendKeyData,
+    timeout: Duration,
+) -> Result<(), CancelError> {
+    if key.secret.is_empty() {
+        return Err(CancelError::NoKey);
+    }
+    let name = || target.endpoint.to_string();
+    bounded(timeout, name, |_| Box::pin(send(target, key))).await?;
+    Ok(())
+}
+
+async fn send(target: &CancelTarget, key: &BackendKeyData) -> Result<(), ConnectError> {
+    let mut wire = Wire::open(target.endpoint.clone(), &target.keepalive).await?;
+    if let Some((config, name)) = &target.tls {
+        let TlsAnswer::Willing = wire.request_tls().await? else { return Err(ConnectError::TlsRefused) };
+        wire = wire.start_tls(config.clone(), name.clone()).await?;
+    }
+    let mut request = Vec::new();
+    encode::cancel_request(&mut request, key);
+    wire.send(&request).await?;
+    wire.drain().await;
+    Ok(())
+}

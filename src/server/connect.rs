@@ -1,0 +1,242 @@
+//! Opening connections: name, socket, TLS as sslmode wants it, login.
+//!
+//! Follows libpq in what it tries again: another address of the name if nobody listens, without TLS or
+//! with it as sslmode allows, protocol 3.0 if the server does not know of 3.2.
+
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
+
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    CancelTarget, ConnectError, ConnectSpec, ServerAddress, ServerLogin,
+    login::{Session, log_in},
+    wire::{Endpoint, TlsAnswer, Wire},
+};
+use crate::{
+    config::SslMode,
+    net::tls::{self, server_end_point},
+    protocol::ProtocolVersion,
+};
+
+/// Stands for "no limit" where a deadline is needed.
+const FOR_EVER: Duration = Duration::from_secs(86_400 * 365);
+
+/// Opens a connection and logs in.
+pub async fn connect(spec: &ConnectSpec) -> Result<ServerLogin, ConnectError> {
+    let target = || format!("{}:{}", spec.address.host, spec.address.port);
+    bounded(spec.timeout, target, |deadline| Box::pin(with_sslmode(spec, deadline))).await
+}
+
+/// Runs `work` with a deadline; zero: none.
+pub(super) async fn bounded<T, F: Future<Output = Result<T, ConnectError>>>(
+    limit: Duration,
+    target: impl FnOnce() -> String,
+    work: impl FnOnce(Instant) -> F,
+) -> Result<T, ConnectError> {
+    let deadline = Instant::now() + if limit.is_zero() { FOR_EVER } else { limit };
+    match timeout_at(deadline, work(deadline)).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::Timeout { target: target(), limit }),
+    }
+}
+
+/// Whether one attempt uses TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encryption {
+    Never,
+    IfOffered,
+    Always,
+}
+
+/// libpq's order of attempts. The second one is made only if encryption can be the reason that the first one
+/// failed.
+async fn with_sslmode(spec: &ConnectSpec, deadline: Instant) -> Result<ServerLogin, ConnectError> {
+    let address = &spec.address;
+    let (first, second) = match address.sslmode {
+        _ if is_unix(address) => (Encryption::Never, None),
+        SslMode::Disable => (Encryption::Never, None),
+        SslMode::Allow => (Encryption::Never, Some(Encryption::Always)),
+        SslMode::Prefer => (Encryption::IfOffered, Some(Encryption::Never)),
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => (Encryption::Always, None),
+    };
+    let Failed { error, over_tls } = match with_protocol(spec, deadline, first).await {
+        Ok(login) => return Ok(login),
+        Err(failed) => failed,
+    };
+    let Some(second) = second.filter(|_| encryption_may_matter(&error, first, over_tls)) else {
+        return Err(error);
+    };
+    tracing::debug!(
+        "server {}:{}: {error}; trying {} TLS",
+        address.host,
+        address.port,
+        if second == Encryption::Never { "without" } else { "with" }
+    );
+    match with_protocol(spec, deadline, second).await {
+        // The server has no TLS: what it said without is the truth.
+        Err(Failed { error: ConnectError::TlsRefused, .. }) => Err(error),
+        other => other.map_err(|failed| failed.error),
+    }
+}
+
+fn encryption_may_matter(error: &ConnectError, tried: Encryption, over_tls: bool) -> bool {
+    match error {
+        // pg_hba.conf: "no pg_hba.conf entry for host …, no encryption" is 28000 and comes at once.
+        ConnectError::Refused(e) => {
+            let about_access = e.sqlstate().is_none_or(|code| code.starts_with("28"));
+            e.before_authentication && about_access && (over_tls || tried == Encryption::Never)
+        }
+        ConnectError::Handshake(_) | ConnectError::TlsRefused => tried == Encryption::IfOffered,
+        _ => false,
+    }
+}
+
+/// A failed attempt.
+struct Failed {
+    error: ConnectError,
+    /// TLS had been set up.
+    over_tls: bool,
+}
+
+/// One attempt with protocol 3.2, and one with 3.0 for servers older than NegotiateProtocolVersion.
+async fn with_protocol(
+    spec: &ConnectSpec,
+    deadline: Instant,
+    encryption: Encryption,
+) -> Result<ServerLogin, Failed> {
+    match attempt(spec, deadline, encryption, ProtocolVersion::V3_2).await {
+        Err(Failed { error: ConnectError::Refused(error), .. })
+            if error.before_authentication
+                && error.sqlstate().is_none_or(|code| matches!(code, "0A000" | "08P01")) =>
+        {
+            attempt(spec, deadline, encryption, ProtocolVersion::V3_0).await
+        }
+        result => result,
+    }
+}
+
+async fn attempt(
+    spec: &ConnectSpec,
+    deadline: Instant,
+    encryption: Encryption,
+    version: ProtocolVersion,
+) -> Result<ServerLogin, Failed> {
+    let opened = async {
+        let wire = open(&spec.address, deadline).await?;
+        encrypt(wire, &spec.address, encryption).await
+    };
+    let (mut wire, tls) = opened.await.map_err(|error| Failed { error, over_tls: false })?;
+    let over_tls = tls.is_some();
+    let end_point = wire.tls().and_then(|session| session.peer_certificates()?.first());
+    let end_point = end_point.and_then(|certificate| server_end_point(certificate));
+    match log_in(&mut wire, spec, version, end_point).await {
+        Ok(session) => hand_over(wire, session, &spec.address, tls),
+        Err(error) => Err(error),
+    }
+    .map_err(|error| Failed { error, over_tls })
+}
+
+fn hand_over(
+    wire: Wire,
+    session: Session,
+    address: &ServerAddress,
+    tls: Option<TlsParts>,
+) -> Result<ServerLogin, ConnectError> {
+    let endpoint = wire.endpoint.clone();
+    let (peer, peer_port) = match &endpoint {
+        Endpoint::Tcp(peer) => (peer.ip().to_string(), peer.port()),
+        Endpoint::Unix(_) => (address.host.clone(), address.port),
+    };
+    let (local, local_port) = match wire.local() {
+        Some((ip, port)) => (ip.to_string(), port),
+        None => (address.host.clone(), 0),
+    };
+    let tls_description = wire.tls().map(|session| tls::describe(session)).unwrap_or_default();
+    let (stream, leftover) = wire.into_stream()?;
+    Ok(ServerLogin {
+        stream,
+        leftover,
+        key: session.key,
+        protocol: session.protocol,
+        parameters: session.parameters,
+        peer,
+        peer_port,
+        local,
+        local_port,
+        tls_description,
+        cancel_target: Arc::new(CancelTarget { endpoint, tls, keepalive: address.keepalive }),
+    })
+}
+
+/// What a TLS handshake needs, kept to make a like one for a cancel.
+pub(super) type TlsParts = (Arc<ClientConfig>, ServerName<'static>);
+
+/// Sets TLS up if `encryption` says so and the server can.
+async fn encrypt(
+    mut wire: Wire,
+    address: &ServerAddress,
+    encryption: Encryption,
+) -> Result<(Wire, Option<TlsParts>), ConnectError> {
+    if encryption == Encryption::Never {
+        return Ok((wire, None));
+    }
+    match (wire.request_tls().await?, encryption) {
+        (TlsAnswer::Willing, _) => {}
+        (TlsAnswer::Unwilling, Encryption::IfOffered) => return Ok((wire, None)),
+        (TlsAnswer::Unwilling | TlsAnswer::Error, _) => return Err(ConnectError::TlsRefused),
+    }
+    let config = address.tls.config(address.sslmode).map_err(|e| ConnectError::TlsSettings(Box::new(e)))?;
+    let name = server_name(address, &wire.endpoint)?;
+    let wire = wire.start_tls(config.clone(), name.clone()).await?;
+    Ok((wire, Some((config, name))))
+}
+
+/// The name to ask for and to look for in the certificate. A host name that cannot be one in a certificate
+/// cannot be verified either; otherwise the address does.
+fn server_name(address: &ServerAddress, endpoint: &Endpoint) -> Result<ServerName<'static>, ConnectError> {
+    match (ServerName::try_from(address.host.clone()), endpoint) {
+        (Ok(name), _) => Ok(name),
+        (Err(_), Endpoint::Tcp(peer)) if address.sslmode != SslMode::VerifyFull => {
+            Ok(ServerName::IpAddress(peer.ip().into()))
+        }
+        _ => Err(ConnectError::Handshake(format!("no certificate can name the host \"{}\"", address.host))),
+    }
+}
+
+fn is_unix(address: &ServerAddress) -> bool {
+    address.host.starts_with('/')
+}
+
+/// Connects to the first address that answers.
+async fn open(address: &ServerAddress, deadline: Instant) -> Result<Wire, ConnectError> {
+    let endpoints = resolve(address).await?;
+    let mut left = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
+    let mut last = None;
+    for endpoint in endpoints {
+        // An address that does not answer must leave time for those after it.
+        let share = deadline.saturating_duration_since(Instant::now()) / left.max(1);
+        left = left.saturating_sub(1);
+        let target = endpoint.to_string();
+        match tokio::time::timeout(share, Wire::open(endpoint, &address.keepalive)).await {
+            Ok(Ok(wire)) => return Ok(wire),
+            Ok(Err(error)) => last = Some(error),
+            Err(_) => last = Some(ConnectError::Timeout { target, limit: share }),
+        }
+    }
+    Err(last.unwrap_or_else(|| ConnectError::Resolve {
+        host: address.host.clone(),
+        reason: "the name has no address".to_owned(),
+    }))
+}
+
+async fn resolve(address: &ServerAddress) -> Result<Vec<Endpoint>, ConnectError> {
+    if is_unix(address) {
+        let socket = Path::new(&address.host).join(format!(".s.PGSQL.{}", address.port));
+        return Ok(vec![Endpoint::Unix(socket)]);
+    }
+    let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await;
+    let found =
+        found.map_err(|e| ConnectError::Resolve { host: address.host.clone(), reason: e.to_string() })?;
+    Ok(found.map(Endpoint::Tcp).collect())
+}

@@ -1,0 +1,11 @@
+//! What a session remembers, as plain data: the replies that are owed, prepared statements, parameters.
+//! Pure: no sockets, no clock.
+
+pub mod downstream;
+pub mod interner;
+pub mod outgoing;
+pub mod params;
+pub mod pipeline;
+pub mod state;
+pub mod statements;
+pub mod upstream;

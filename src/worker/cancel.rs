@@ -1,0 +1,107 @@
+//! Cancel requests: whom they concern, and that they never reach anyone else.
+//!
+//! A request is sent only while the client's own query runs; until it has been delivered, the server goes to nobody
+//! else.
+
+use tokio::sync::oneshot;
+
+use super::{
+    Worker,
+    client::ClientState,
+    message::{CancelJob, ServerRef},
+    server::ServerState,
+};
+use crate::{
+    error::Report as _,
+    protocol::{
+        BackendKeyData,
+        encode::{self, Severity},
+    },
+};
+
+impl Worker {
+    /// What a cancel request asks for. The key's pid has led here; the secret decides.
+    pub(super) fn cancel(&mut self, key: &BackendKeyData, reply: oneshot::Sender<Option<CancelJob>>) {
+        let slot = self.process.cancel_slot(key.pid);
+        let known = self.clients.get(slot).is_some_and(|c| same_secret(&c.info.secret, &key.secret));
+        let state = self.clients.get(slot).filter(|_| known).map(|c| &c.state);
+        match state {
+            Some(ClientState::Waiting) => {
+                self.cancel_waiting(slot);
+                // The caller may have gone away.
+                let _ = reply.send(None);
+            }
+            Some(ClientState::Linked(server)) => self.cancel_linked(*server, reply),
+            _ => {
+                let _ = reply.send(None);
+            }
+        }
+    }
+
+    /// The request leaves the queue; what the client has sent of it is thrown away up to its end.
+    fn cancel_waiting(&mut self, slot: usize) {
+        self.dequeue(slot);
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        client.state = ClientState::Idle;
+        client.since = self.now;
+        client.discarding = true;
+        let mut bytes = Vec::new();
+        let text = "canceling statement due to user request";
+        encode::error(&mut bytes, Severity::Error, "57014", text, None, None);
+        self.send_to_client(slot, &bytes);
+        self.client_readable(slot);
+    }
+
+    fn cancel_linked(&mut self, slot: usize, reply: oneshot::Sender<Option<CancelJob>>) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        if server.session.pipeline.is_empty() {
+            // Nothing runs: PostgreSQL would ignore it too.
+            let _ = reply.send(None);
+        } else if server.session.pipeline.front_is_injected() {
+            server.deferred_cancels.push(reply);
+        } else {
+            self.start_cancel(slot, reply);
+        }
+    }
+
+    fn start_cancel(&mut self, slot: usize, reply: oneshot::Sender<Option<CancelJob>>) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        let job = CancelJob {
+            server: ServerRef { worker: self.id, slot, id: server.id },
+            address: server.info.address.clone(),
+            key: server.info.key.clone(),
+            tls: server.conn.wire().is_tls(),
+        };
+        if reply.send(Some(job)).is_ok() {
+            server.cancels += 1;
+        }
+    }
+
+    /// The pooler's own statements are through: now the client's query can be hit.
+    pub(super) fn start_deferred_cancels(&mut self, slot: usize) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        let over = server.session.pipeline.is_empty();
+        for reply in std::mem::take(&mut server.deferred_cancels) {
+            if over {
+                let _ = reply.send(None);
+            } else {
+                self.start_cancel(slot, reply);
+            }
+        }
+    }
+
+    /// The server has seen the request: it may go on to others.
+    pub(super) fn cancel_done(&mut self, server: ServerRef) {
+        let Some(state) = self.servers.get_mut(server.slot).filter(|s| s.id == server.id) else { return };
+        state.cancels = state.cancels.saturating_sub(1);
+        if state.cancels == 0 && state.state == ServerState::BeingCanceled {
+            self.free(server.slot);
+        }
+    }
+}
+
+/// Compares without telling by time how much is equal.
+fn same_secret(ours: &[u8], theirs: &[u8]) -> bool {
+    let differing = ours.iter().zip(theirs).fold(0, |acc, (a, b)| acc | (a ^ b));
+    ours.len() == theirs.len() && differing == 0
+}

@@ -1,0 +1,78 @@
+//! A wire and the bytes that it did not take yet.
+
+use std::io;
+
+use crate::net::wire::{Read, Wire};
+
+/// Keeps up to so many bytes of an emptied backlog's buffer for the next one.
+const KEEP: usize = 4 << 10;
+
+/// One end of a relay.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    wire: Wire,
+    /// Written to as soon as the socket has room.
+    backlog: Vec<u8>,
+    /// How much of `backlog` has been written.
+    sent: usize,
+    /// There may be bytes to read: an event said so, and no read has drained the socket since.
+    pub(crate) readable: bool,
+}
+
+impl Conn {
+    pub(crate) fn new(wire: Wire) -> Self {
+        // Bytes may have come before the socket was registered.
+        Self { wire, backlog: Vec::new(), sent: 0, readable: true }
+    }
+
+    pub(crate) fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
+
+    /// Everything that was sent has left.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.backlog.is_empty() && !self.wire.has_unsent()
+    }
+
+    /// Bytes that wait for room in the socket.
+    pub(crate) fn backlog(&self) -> usize {
+        self.backlog.len() - self.sent
+    }
+
+    /// Reads; notes when the socket is drained.
+    pub(crate) fn read(&mut self, buf: &mut [u8]) -> io::Result<Read> {
+        let read = self.wire.read(buf)?;
+        self.readable = !read.drained;
+        Ok(read)
+    }
+
+    /// Writes, or keeps what the socket does not take.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let taken = if self.backlog.is_empty() { self.wire.write(bytes)? } else { 0 };
+        if let Some(rest) = bytes.get(taken..).filter(|r| !r.is_empty()) {
+            self.backlog.extend_from_slice(rest);
+        }
+        Ok(())
+    }
+
+    /// Writes what was kept. True if everything has left.
+    pub(crate) fn flush(&mut self) -> io::Result<bool> {
+        if !self.wire.flush()? {
+            return Ok(false);
+        }
+        if self.backlog.is_empty() {
+            return Ok(true);
+        }
+        let rest = self.backlog.get(self.sent..).unwrap_or_default();
+        self.sent += self.wire.write(rest)?;
+        if self.sent < self.backlog.len() {
+            return Ok(false);
+        }
+        self.sent = 0;
+        self.backlog.clear();
+        if self.backlog.capacity() > KEEP {
+            self.backlog = Vec::new();
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,340 @@
+//! The last part of a client's login: the parameters, on whichever server the pool has.
+//!
+//! A client is told what the pool's first server told. Startup parameters that no server has accepted yet are tried on
+//! one: the client gets the server's own error if they are wrong, and the server's spelling if they are right.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{
+    Worker,
+    client::{Client, ClientInfo, ClientState},
+    conn::Conn,
+    message::{ClientRef, ConsoleInput},
+    release::{ClientError, error_of},
+    server::{Server, ServerInfo, ServerState},
+};
+use crate::{
+    client::LoggedIn,
+    error::Report as _,
+    net::wire::Wire,
+    pool::{Failure, Pool, Welcome},
+    protocol::{BackendKeyData, ProtocolVersion, encode},
+    server::{ConnectError, ServerLogin},
+    session::{
+        params::{self, Label, Params},
+        state::{ClientSession, ServerSession},
+    },
+};
+
+impl Worker {
+    /// A client that proved who it is.
+    pub(super) fn welcome_client(&mut self, login: LoggedIn, pool: &Arc<Pool>) {
+        let shard = self.shard(pool);
+        let empty = self.process.shared.labels.intern(Params::default());
+        let Some(slot) = self.insert_client(login, shard, ClientState::Idle, empty) else { return };
+        if let Some(failure) = pool.failure()
+            && failure.refused
+            && pool.open_servers() == 0
+            && failure.retry_at > std::time::Instant::now()
+        {
+            let error =
+                ClientError::Server { sqlstate: failure.sqlstate, message: failure.message, cached: true };
+            return self.fail_client(slot, &error);
+        }
+        if !self.try_login(slot) {
+            self.enqueue_login(slot);
+        }
+    }
+
+    fn enqueue_login(&mut self, slot: usize) {
+        let Some(client) = self.clients.get(slot) else { return };
+        match self.checkout(client.shard) {
+            Some(server) => self.serve_login(slot, server),
+            None => self.enqueue(slot, ClientState::LoginWaiting),
+        }
+    }
+
+    fn insert_client(
+        &mut self,
+        login: LoggedIn,
+        shard: usize,
+        state: ClientState,
+        label: Label,
+    ) -> Option<usize> {
+        let id = self.process.next_id();
+        let entry = self.clients.vacant_entry();
+        let slot = entry.key();
+        let token = super::client_token(slot, id);
+        let wire = match Wire::register(login.stream, self.poll.registry(), token) {
+            Ok(wire) => wire,
+            Err(error) => {
+                tracing::error!("cannot register a client's socket: {error}");
+                self.count_client(-1);
+                return None;
+            }
+        };
+        let info = ClientInfo {
+            user: login.user,
+            user_config: login.user_config,
+            database: login.database_name,
+            peer: login.peer,
+            tls: login.tls_description,
+            protocol: login.protocol,
+            secret: self.process.cancel_secret(login.protocol),
+            wanted: Params::from_pairs(login.parameters.iter().map(|(n, v)| (n.as_str(), v.as_str()))),
+            connected_at: self.process.clock.unix_micros(),
+            stuck_since: 0,
+            _permit: login.permit,
+        };
+        entry.insert(Client {
+            conn: Conn::new(wire),
+            session: ClientSession::new(id, label),
+            state,
+            shard,
+            pending: login.leftover,
+            since: self.now,
+            discarding: false,
+            info: Box::new(info),
+        });
+        Some(slot)
+    }
+
+    /// Finishes the login if everything that it has to tell is known.
+    fn try_login(&mut self, slot: usize) -> bool {
+        let Some(client) = self.clients.get_mut(slot) else { return true };
+        let Some(shard) = self.shards.get(client.shard) else { return true };
+        let Some(welcome) = shard.pool.welcome() else { return false };
+        let Some(label) = label_for(&shard.pool, &welcome, &client.info.wanted, &self.process.shared.labels) else {
+            return false;
+        };
+        client.session.label = label;
+        client.info.wanted = Params::default();
+        if let Some(stats) = shard.pool.shards.get(self.id).map(|s| &s.stats) {
+            stats.logins.add(1);
+        }
+        let key = BackendKeyData {
+            pid: self.process.cancel_pid(self.id, slot),
+            secret: client.info.secret.clone(),
+        };
+        let mut bytes = Vec::with_capacity(512);
+        encode::authentication_ok(&mut bytes);
+        for (name, value) in &welcome.parameters {
+            let value = client.session.label.get(name).unwrap_or(value);
+            encode::parameter_status(&mut bytes, name, value);
+        }
+        encode::backend_key_data(&mut bytes, &key);
+        encode::ready_for_query(&mut bytes, b'I');
+        client.state = ClientState::Idle;
+        client.since = self.now;
+        self.send_to_client(slot, &bytes);
+        self.client_readable(slot);
+        true
+    }
+
+    /// A server for a client that is logging in.
+    pub(super) fn serve_login(&mut self, slot: usize, server_slot: usize) {
+        if self.try_login(slot) {
+            return self.freed.push_front(server_slot);
+        }
+        self.link(slot, server_slot);
+        let (Some(client), Some(server)) = (self.clients.get_mut(slot), self.servers.get_mut(server_slot)) else {
+            return;
+        };
+        client.state = ClientState::LoginLinked(server_slot);
+        let Some(welcome) = server.pool.welcome() else { return };
+        let mut label = Params::clone(&welcome.label);
+        for (name, value) in client.info.wanted.iter() {
+            label.set(name, value);
+        }
+        client.session.label = self.process.shared.labels.intern(label);
+        let mut bytes = Vec::new();
+        server.session.adopt(&mut client.session, |sql| encode::query(&mut bytes, sql));
+        if bytes.is_empty() {
+            return self.login_parameters_tried(slot, server_slot);
+        }
+        if server.conn.send(&bytes).is_err() {
+            self.server_readable(server_slot);
+        }
+    }
+
+    /// The server has accepted the startup parameters, or not.
+    pub(super) fn login_parameters_tried(&mut self, slot: usize, server_slot: usize) {
+        let (Some(client), Some(server)) = (self.clients.get_mut(slot), self.servers.get_mut(server_slot)) else {
+            return;
+        };
+        if let Some(message) = server.session.injected_failed.take() {
+            // One implicit transaction: nothing of it has been applied.
+            server.session.restore_label();
+            let body = message.get(crate::protocol::frame::HEADER..).unwrap_or_default();
+            let error = error_of(body);
+            return self.fail_client(slot, &error);
+        }
+        let tried = without_certain(&client.info.wanted);
+        let label = Arc::clone(&client.session.label);
+        server.pool.accept(tried, label);
+        client.state = ClientState::LoginWaiting;
+        client.since = self.now;
+        self.free_after_login(server_slot);
+        if !self.try_login(slot) {
+            // The pool was told to start afresh meanwhile.
+            self.enqueue_login(slot);
+        }
+    }
+
+    fn free_after_login(&mut self, slot: usize) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        server.transaction_start = 0;
+        server.query_start = 0;
+        self.free(slot);
+    }
+
+    /// A login at the server has ended.
+    pub(super) fn server_connected(
+        &mut self,
+        pool: &Arc<Pool>,
+        result: Result<Box<ServerLogin>, ConnectError>,
+    ) {
+        let index = self.shard(pool);
+        if let Some(shard) = self.shards.get_mut(index) {
+            shard.connecting = shard.connecting.saturating_sub(1);
+        }
+        match result {
+            Ok(login) => self.insert_server(index, pool, *login),
+            Err(error) => {
+                pool.release_server();
+                self.connect_failed(index, pool, &error);
+            }
+        }
+        self.grow(index);
+    }
+
+    fn insert_server(&mut self, index: usize, pool: &Arc<Pool>, login: ServerLogin) {
+        pool.set_failure(None);
+        let settable = login.parameters.iter().filter(|(n, _)| params::is_settable(n));
+        let pairs = settable.map(|(n, v)| (n.as_str(), v.as_str()));
+        let label = self.process.shared.labels.intern(Params::from_pairs(pairs));
+        if pool.welcome().is_none() {
+            let welcome = Welcome { parameters: login.parameters.clone(), label: Arc::clone(&label) };
+            pool.set_welcome(Arc::new(welcome));
+        }
+        let id = self.process.next_id();
+        let entry = self.servers.vacant_entry();
+        let slot = entry.key();
+        let token = super::server_token(slot, id);
+        let wire = match Wire::register(login.stream, self.poll.registry(), token) {
+            Ok(wire) => wire,
+            Err(error) => {
+                tracing::error!("cannot register a server's socket: {error}");
+                return pool.release_server();
+            }
+        };
+        let settings = pool.settings();
+        let info = ServerInfo {
+            address: settings.connect.address.clone(),
+            key: login.key,
+            peer: login.peer,
+            peer_port: login.peer_port,
+            local: login.local,
+            local_port: login.local_port,
+            tls: login.tls_description,
+            connected_at: self.process.clock.unix_micros(),
+        };
+        entry.insert(Server {
+            conn: Conn::new(wire),
+            session: ServerSession::new(label, &login.parameters),
+            state: ServerState::Free,
+            pool: Arc::clone(pool),
+            shard: index,
+            id,
+            generation: pool.generation.load(std::sync::atomic::Ordering::Acquire),
+            pending: login.leftover,
+            since: self.now,
+            transaction_start: 0,
+            query_start: 0,
+            expires: self.process.expiry(self.now, settings.server_lifetime),
+            drained: 0,
+            cancels: 0,
+            deferred_cancels: Vec::new(),
+            info: Box::new(info),
+        });
+        self.freed.push_back(slot);
+    }
+
+    /// The server cannot be reached. If it said why, and nobody is connected, those who wait are told.
+    fn connect_failed(&mut self, index: usize, pool: &Arc<Pool>, error: &ConnectError) {
+        let retry = self.config.settings.server_login_retry;
+        let failure = Failure::after(pool.failure().as_ref(), error, retry);
+        tracing::warn!(
+            database = pool.key.database,
+            user = pool.key.user,
+            "server login failed: {error}; next attempt in {:?}",
+            failure.pause
+        );
+        let hopeless = failure.refused && pool.open_servers() == 0;
+        let told =
+            ClientError::Server { sqlstate: failure.sqlstate.clone(), message: failure.message.clone(), cached: false };
+        pool.set_failure(Some(failure));
+        if !hopeless {
+            return;
+        }
+        let Some(shard) = self.shards.get_mut(index) else { return };
+        let waiting: Vec<usize> = shard.waiting.iter().map(|w| w.client).collect();
+        for slot in waiting {
+            self.fail_client(slot, &told);
+        }
+    }
+
+    /// A client of the admin console.
+    pub(super) fn welcome_console(
+        &mut self,
+        login: LoggedIn,
+        console: UnboundedSender<ConsoleInput>,
+        greeting: &[u8],
+    ) {
+        let label = self.process.shared.labels.intern(Params::default());
+        let input = console.clone();
+        let Some(slot) = self.insert_client(login, usize::MAX, ClientState::Console(console), label) else {
+            return;
+        };
+        let Some(client) = self.clients.get(slot) else { return };
+        let id = client.session.id;
+        // Fails when the console has ended: the client is closed then.
+        let _ = input.send(ConsoleInput::Connected(ClientRef { worker: self.id, slot, id }));
+        self.send_to_client(slot, greeting);
+        self.client_readable(slot);
+    }
+}
+
+impl Failure {
+    /// The pause doubles from attempt to attempt, up to server_login_retry.
+    fn after(previous: Option<&Self>, error: &ConnectError, longest: std::time::Duration) -> Self {
+        let first = std::time::Duration::from_millis(100).min(longest);
+        let pause = previous.map_or(first, |p| (p.pause * 2).min(longest));
+        let (sqlstate, message, refused) = error.for_clients();
+        Self { sqlstate, message, refused, retry_at: std::time::Instant::now() + pause, pause }
+    }
+}
+
+/// The label that a client with these startup parameters has, if that can be told without asking a server.
+fn label_for(pool: &Pool, welcome: &Welcome, wanted: &Params, labels: &params::Labels) -> Option<Label> {
+    let differing = wanted.iter().filter(|(n, v)| welcome.label.get(n) != Some(v));
+    let uncertain = Params::from_pairs(differing.filter(|(n, v)| !params::is_certain(n, v)));
+    let base = if uncertain.iter().next().is_none() {
+        Arc::clone(&welcome.label)
+    } else {
+        pool.accepted(&without_certain(wanted))?
+    };
+    let certain = wanted.iter().filter(|(n, v)| params::is_certain(n, v));
+    Some(certain.fold(base, |label, (name, value)| labels.with(&label, name, value)))
+}
+
+fn without_certain(wanted: &Params) -> Params {
+    Params::from_pairs(wanted.iter().filter(|(n, v)| !params::is_certain(n, v)))
+}
+
+/// Whether a version's cancel secret may be longer than four bytes.
+pub(crate) fn secret_length(protocol: ProtocolVersion) -> usize {
+    if protocol >= ProtocolVersion::V3_2 { 32 } else { 4 }
+}

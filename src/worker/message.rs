@@ -1,0 +1,116 @@
+//! What reaches a worker from outside: new sockets, cancels, commands.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+    mpsc::{self, Receiver, Sender},
+};
+
+use tokio::sync::{mpsc::UnboundedSender, oneshot};
+
+use super::server::Server;
+use crate::{
+    client::LoggedIn,
+    config::Config,
+    pool::Pool,
+    protocol::BackendKeyData,
+    server::{ConnectError, ServerAddress, ServerLogin},
+    worker::report::{ReportKind, WorkerReport},
+};
+
+/// One message.
+pub(crate) enum Message {
+    /// A client that proved who it is, and its pool; `console` instead of a pool for the admin console.
+    Client { login: Box<LoggedIn>, pool: Arc<Pool> },
+    /// A client of the admin console: its messages go to `console`.
+    Console { login: Box<LoggedIn>, console: UnboundedSender<ConsoleInput>, greeting: Vec<u8> },
+    /// Bytes for a console client.
+    ConsoleOutput { client: ClientRef, bytes: Vec<u8>, close: bool },
+    /// A login at a server has ended.
+    Connected { pool: Arc<Pool>, result: Result<Box<ServerLogin>, ConnectError> },
+    /// A server that another worker gives away.
+    Server { server: Box<Server> },
+    /// Another worker has clients waiting for a server of this pool.
+    Want { pool: Arc<Pool>, worker: usize },
+    /// Close the least recently used idle server of the database or of the user: another pool needs the place.
+    Evict { database: String, user: String },
+    /// Find out what to cancel; `None` if nothing is to be done.
+    Cancel { key: BackendKeyData, reply: oneshot::Sender<Option<CancelJob>> },
+    /// A cancel request has been delivered (or given up).
+    CancelDone { server: ServerRef },
+    /// A new configuration is in force, or the state of pools has changed: look at every pool again.
+    Refresh { config: Arc<Config> },
+    /// Rows for the console.
+    Report { kind: ReportKind, reply: oneshot::Sender<WorkerReport> },
+    /// Close clients (and servers) of a database, or of all.
+    Kill { database: Option<String>, reason: &'static str },
+    /// Close one client. Answers whether it was here.
+    KillClient { id: u64, reply: oneshot::Sender<bool> },
+    /// Close everything and end.
+    Stop,
+}
+
+/// A message of a console client.
+#[derive(Debug)]
+pub(crate) enum ConsoleInput {
+    /// Who it is, so that output finds it.
+    Connected(ClientRef),
+    /// One complete message.
+    Frame(u8, Vec<u8>),
+}
+
+/// A client on a worker, as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClientRef {
+    pub(crate) worker: usize,
+    pub(crate) slot: usize,
+    pub(crate) id: u64,
+}
+
+/// A server on a worker, as long as it stays there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ServerRef {
+    pub(crate) worker: usize,
+    pub(crate) slot: usize,
+    pub(crate) id: u64,
+}
+
+/// A cancel request to send.
+#[derive(Debug)]
+pub(crate) struct CancelJob {
+    pub(crate) server: ServerRef,
+    pub(crate) address: ServerAddress,
+    pub(crate) key: BackendKeyData,
+    pub(crate) tls: bool,
+}
+
+/// The way to a worker.
+#[derive(Debug)]
+pub(crate) struct WorkerHandle {
+    sender: Sender<Message>,
+    waker: mio::Waker,
+    /// The worker has been woken and has not looked yet.
+    woken: AtomicBool,
+    /// Clients that live on it (or are on their way).
+    pub(crate) clients: AtomicUsize,
+}
+
+impl WorkerHandle {
+    pub(crate) fn new(waker: mio::Waker) -> (Self, Receiver<Message>) {
+        let (sender, receiver) = mpsc::channel();
+        (Self { sender, waker, woken: AtomicBool::new(false), clients: AtomicUsize::new(0) }, receiver)
+    }
+
+    /// Sends a message. A worker that has ended drops it.
+    pub(crate) fn send(&self, message: Message) {
+        if self.sender.send(message).is_ok() && !self.woken.swap(true, Ordering::AcqRel) {
+            // Fails only when the worker is gone.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// To be called by the worker before it looks for messages.
+    pub(crate) fn rearm(&self) {
+        self.woken.store(false, Ordering::Release);
+    }
+}

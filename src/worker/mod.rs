@@ -1,0 +1,292 @@
+//! A worker: one thread, one epoll, and everything that its clients and servers do after login.
+//!
+//! No locks and no tasks on the path of a query: the worker reads a socket, translates what it read (`session`), and
+//! writes the other socket. Queues, checkout and release are in `queue`; both directions in `relay`.
+
+pub(crate) mod client;
+pub(crate) mod conn;
+mod cancel;
+mod console;
+mod login;
+pub(crate) mod message;
+mod queue;
+mod relay;
+mod release;
+pub(crate) mod report;
+pub(crate) mod server;
+mod tick;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    sync::{Arc, atomic::Ordering, mpsc::Receiver},
+    time::Duration,
+};
+
+use client::Client;
+use message::{Message, WorkerHandle};
+use mio::{Events, Poll, Token, event::Event};
+use queue::ShardState;
+use server::Server;
+use slab::Slab;
+
+use crate::{
+    app::process::Process,
+    config::Config,
+    pool::{Pool, PoolKey},
+    session::state::ClientSession,
+};
+
+/// Bytes that one read may bring. Large, so that big results cost few system calls; one per worker.
+const READ_BUFFER: usize = 64 << 10;
+/// Events taken from the kernel at once.
+const EVENTS: usize = 256;
+/// Reads from one socket before others get their turn.
+const READS_PER_TURN: usize = 8;
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Token of the waker.
+pub(crate) const WAKER: Token = Token(usize::MAX);
+
+/// The state of one worker thread.
+pub(crate) struct Worker {
+    id: usize,
+    poll: Poll,
+    process: Arc<Process>,
+    inbox: Receiver<Message>,
+    config: Arc<Config>,
+    clients: Slab<Client>,
+    servers: Slab<Server>,
+    shards: Vec<ShardState>,
+    shard_of: HashMap<PoolKey, usize>,
+    /// Ends that have bytes to be looked at although no event will say so, with their ids.
+    ready: VecDeque<(End, u64)>,
+    /// Servers that are free and not yet given to anyone.
+    freed: VecDeque<usize>,
+    /// What is read lands here.
+    buffer: Vec<u8>,
+    /// What has to be changed before it is written is put together here.
+    staging: Vec<u8>,
+    /// Stands for the client of a server whose client has left.
+    nobody: ClientSession,
+    /// Microseconds of the process clock, read once per turn.
+    now: u64,
+    next_tick: u64,
+    stopping: bool,
+}
+
+/// One end of a relay, by its slot.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Client(usize),
+    Server(usize),
+}
+
+fn client_token(slot: usize, id: u64) -> Token {
+    token(slot << 1, id)
+}
+
+fn server_token(slot: usize, id: u64) -> Token {
+    token((slot << 1) | 1, id)
+}
+
+/// Low half: slot and end; high half: the low bits of the id, so that a late event cannot meet the slot's next user.
+fn token(low: usize, id: u64) -> Token {
+    let generation = usize::try_from(id & 0x7fff_ffff).unwrap_or(0);
+    Token(generation << 32 | low)
+}
+
+impl Worker {
+    pub(crate) fn new(id: usize, poll: Poll, inbox: Receiver<Message>, process: Arc<Process>) -> Self {
+        let nobody = ClientSession::new(0, process.shared.labels.intern(Default::default()));
+        Self {
+            id,
+            poll,
+            inbox,
+            config: process.config(),
+            clients: Slab::new(),
+            servers: Slab::new(),
+            shards: Vec::new(),
+            shard_of: HashMap::new(),
+            ready: VecDeque::new(),
+            freed: VecDeque::new(),
+            buffer: vec![0; READ_BUFFER],
+            staging: Vec::new(),
+            nobody,
+            now: process.clock.micros(),
+            next_tick: 0,
+            stopping: false,
+            process,
+        }
+    }
+
+    /// Runs until told to stop.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.stopping {
+            match self.poll.poll(&mut events, Some(self.patience())) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+            self.now = self.process.clock.micros();
+            for event in &events {
+                self.on_event(event);
+                self.settle();
+            }
+            self.go_on_with_ready();
+            if self.now >= self.next_tick {
+                self.next_tick = self.now + u64::try_from(TICK.as_micros()).unwrap_or(0);
+                self.tick();
+                self.settle();
+            }
+        }
+        self.close_all();
+        Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        if self.ready.is_empty() {
+            Duration::from_micros(self.next_tick.saturating_sub(self.now).max(1))
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        if event.token() == WAKER {
+            self.read_inbox();
+            return;
+        }
+        let closed = event.is_read_closed() || event.is_error();
+        match self.end(event.token()) {
+            Some(End::Client(slot)) => self.client_event(slot, event, closed),
+            Some(End::Server(slot)) => self.server_event(slot, event, closed),
+            None => {}
+        }
+    }
+
+    fn end(&self, token: Token) -> Option<End> {
+        let slot = (token.0 & 0xffff_ffff) >> 1;
+        if token.0 & 1 == 0 {
+            let client = self.clients.get(slot)?;
+            return (client_token(slot, client.session.id) == token).then_some(End::Client(slot));
+        }
+        let server = self.servers.get(slot)?;
+        (server_token(slot, server.id) == token).then_some(End::Server(slot))
+    }
+
+    fn client_event(&mut self, slot: usize, event: &Event, closed: bool) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        client.conn.readable |= event.is_readable() || closed;
+        if event.is_writable() && !client.conn.is_flushed() {
+            self.client_writable(slot);
+        }
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        if closed && client.state.is_waiting() {
+            self.close_client(slot, "client unexpected eof");
+        } else if client.conn.readable {
+            self.client_readable(slot);
+        }
+    }
+
+    fn server_event(&mut self, slot: usize, event: &Event, closed: bool) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        server.conn.readable |= event.is_readable() || closed;
+        if event.is_writable() && !server.conn.is_flushed() {
+            self.server_writable(slot);
+        }
+        self.server_readable(slot);
+    }
+
+    /// Gives servers that became free to whoever waits. Not from inside the handlers: they may be deep in one.
+    fn settle(&mut self) {
+        while let Some(slot) = self.freed.pop_front() {
+            self.give(slot);
+        }
+    }
+
+    fn go_on_with_ready(&mut self) {
+        for _ in 0..self.ready.len() {
+            match self.ready.pop_front() {
+                Some((End::Client(slot), id)) if self.clients.get(slot).is_some_and(|c| c.session.id == id) => {
+                    self.client_readable(slot);
+                }
+                Some((End::Server(slot), id)) if self.servers.get(slot).is_some_and(|s| s.id == id) => {
+                    self.server_readable(slot);
+                }
+                _ => continue,
+            }
+            self.settle();
+        }
+    }
+
+    fn handle(&self) -> Option<&WorkerHandle> {
+        self.process.workers.get(self.id)
+    }
+
+    fn read_inbox(&mut self) {
+        if let Some(handle) = self.handle() {
+            handle.rearm();
+        }
+        while let Ok(message) = self.inbox.try_recv() {
+            self.on_message(message);
+            self.settle();
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Client { login, pool } => self.welcome_client(*login, &pool),
+            Message::Console { login, console, greeting } => self.welcome_console(*login, console, &greeting),
+            Message::ConsoleOutput { client, bytes, close } => self.console_output(client, &bytes, close),
+            Message::Connected { pool, result } => self.server_connected(&pool, result),
+            Message::Server { server } => self.adopt_server(server),
+            Message::Want { pool, worker } => self.give_away_idle(&pool, worker),
+            Message::Evict { database, user } => self.evict_idle(&database, &user),
+            Message::Cancel { key, reply } => self.cancel(&key, reply),
+            Message::CancelDone { server } => self.cancel_done(server),
+            Message::Refresh { config } => self.refresh(config),
+            Message::Report { kind, reply } => {
+                // The console may have gone away.
+                let _ = reply.send(self.report(kind));
+            }
+            Message::Kill { database, reason } => self.kill(database.as_deref(), reason),
+            Message::KillClient { id, reply } => {
+                let _ = reply.send(self.kill_client(id));
+            }
+            Message::Stop => self.stopping = true,
+        }
+    }
+
+    /// The shard of a pool on this worker; made when first asked for.
+    fn shard(&mut self, pool: &Arc<Pool>) -> usize {
+        if let Some(&index) = self.shard_of.get(&pool.key)
+            && self.shards.get(index).is_some_and(|s| Arc::ptr_eq(&s.pool, pool))
+        {
+            return index;
+        }
+        let index = self.shards.len();
+        self.shards.push(ShardState::new(Arc::clone(pool), &self.config));
+        self.shard_of.insert(pool.key.clone(), index);
+        index
+    }
+
+    fn close_all(&mut self) {
+        let clients: Vec<usize> = self.clients.iter().map(|(slot, _)| slot).collect();
+        for slot in clients {
+            self.close_client(slot, "pooler is shutting down");
+        }
+        let servers: Vec<usize> = self.servers.iter().map(|(slot, _)| slot).collect();
+        for slot in servers {
+            self.close_server(slot, "pooler is shutting down");
+        }
+    }
+
+    fn count_client(&self, change: isize) {
+        if let Some(handle) = self.handle() {
+            handle.clients.fetch_add(change.cast_unsigned(), Ordering::Relaxed);
+        }
+    }
+}

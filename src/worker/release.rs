@@ -1,0 +1,356 @@
+//! Linking a client and a server, and what happens at the end: release, reset, drain, close.
+
+use super::{
+    End, Worker,
+    client::{Client, ClientState},
+    server::{Server, ServerState},
+};
+use crate::{
+    config::PoolMode,
+    error::Report,
+    protocol::{TransactionStatus, backend, encode, frontend},
+    session::pipeline::Expected,
+};
+
+/// A reply that nobody reads is thrown away up to this size; then the connection is closed instead.
+const DRAIN_AT_MOST: usize = 1 << 20;
+/// Replies that nobody reads are waited for this long (microseconds).
+pub(super) const DRAIN_TIME: u64 = 5_000_000;
+
+/// Why a client is ended. Wording as in PgBouncer where tools look for it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("{0}")]
+    Protocol(String),
+    #[error("transaction blocks not allowed in statement pooling mode")]
+    TransactionInStatementMode,
+    #[error("query_wait_timeout")]
+    QueryWait,
+    #[error("query timeout")]
+    Query,
+    #[error("transaction timeout")]
+    Transaction,
+    #[error("idle transaction timeout")]
+    IdleTransaction,
+    #[error("client_idle_timeout")]
+    ClientIdle,
+    #[error("client_login_timeout (server down)")]
+    LoginWait,
+    #[error("server conn crashed?")]
+    ServerGone,
+    #[error("{0}")]
+    Killed(&'static str),
+    #[error("{message}")]
+    Server { sqlstate: String, message: String, cached: bool },
+}
+
+impl Report for ClientError {
+    fn sqlstate(&self) -> &'static str {
+        match self {
+            Self::Protocol(_) => "08P01",
+            Self::TransactionInStatementMode => "0A000",
+            Self::QueryWait | Self::LoginWait => "53300",
+            Self::Query | Self::Transaction => "57014",
+            Self::IdleTransaction => "25P03",
+            Self::ClientIdle => "57P05",
+            Self::ServerGone => "08006",
+            Self::Killed(_) => "57P01",
+            Self::Server { .. } => "08001",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::QueryWait => "All server connections of the pool were busy: see default_pool_size, query_wait_timeout.",
+            Self::LoginWait => "The server could not be reached in time: see client_login_timeout and pooler's log.",
+            Self::Query => "See query_timeout.",
+            Self::Transaction => "See transaction_timeout.",
+            Self::IdleTransaction => "See idle_transaction_timeout.",
+            Self::ClientIdle => "See client_idle_timeout.",
+            Self::TransactionInStatementMode => "Use pool_mode = \"transaction\".",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    fn write(&self, out: &mut Vec<u8>, severity: encode::Severity) {
+        let sqlstate = match self {
+            Self::Server { sqlstate, .. } => sqlstate,
+            _ => self.sqlstate(),
+        };
+        let detail = matches!(self, Self::Server { cached: true, .. })
+            .then_some("The server has been refusing logins; this is its last error (see server_login_retry).");
+        encode::error(out, severity, sqlstate, &self.to_string(), detail, self.hint().as_deref());
+    }
+}
+
+impl Worker {
+    /// Client and server belong together from here on.
+    pub(super) fn link(&mut self, client_slot: usize, server_slot: usize) {
+        let (Some(client), Some(server)) = (self.clients.get_mut(client_slot), self.servers.get_mut(server_slot))
+        else {
+            return;
+        };
+        if let Some(stats) = server.pool.shards.get(self.id).map(|s| &s.stats) {
+            stats.server_assignments.add(1);
+            if client.state.is_waiting() {
+                stats.wait_time.add(self.now.saturating_sub(client.since));
+            }
+        }
+        client.state = ClientState::Linked(server_slot);
+        client.since = self.now;
+        server.state = ServerState::Active(client_slot);
+        server.since = self.now;
+        server.transaction_start = self.now;
+        server.query_start = 0;
+    }
+
+    /// A client that got a server from the queue turned out to need none (its message is not complete yet).
+    pub(super) fn unlink_if_unused(&mut self, client_slot: usize, server_slot: usize) {
+        let Some(server) = self.servers.get(server_slot) else { return };
+        if server.state != ServerState::Active(client_slot) || !server.session.is_free() {
+            return;
+        }
+        let Some(client) = self.clients.get(client_slot) else { return };
+        let shard = self.shards.get(client.shard);
+        let keeps = shard.is_some_and(|s| s.settings.mode == PoolMode::Session);
+        if client.session.passing == 0 && !keeps {
+            self.release(client_slot, server_slot);
+        }
+    }
+
+    /// The transaction is over: the server goes back, the client waits for its next request.
+    pub(super) fn release(&mut self, client_slot: usize, server_slot: usize) {
+        if let Some(client) = self.clients.get_mut(client_slot) {
+            client.state = ClientState::Idle;
+            client.since = self.now;
+            if client.conn.readable || !client.pending.is_empty() {
+                self.ready.push_back((End::Client(client_slot), client.session.id));
+            }
+        }
+        self.recover(server_slot, false);
+    }
+
+    /// A server without a client: reset it if need be, and free it. `left`: its client has gone for good.
+    fn recover(&mut self, slot: usize, left: bool) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        server.query_start = 0;
+        server.transaction_start = 0;
+        for reply in server.deferred_cancels.drain(..) {
+            // Nothing runs any more that could be cancelled.
+            let _ = reply.send(None);
+        }
+        if let Some(reason) = server.session.spoiled {
+            return self.close_server(slot, reason);
+        }
+        let Some(shard) = self.shards.get(server.shard) else { return };
+        let settings = &self.config.settings;
+        let session_ends = left && shard.settings.mode == PoolMode::Session;
+        if (session_ends || settings.server_reset_query_always) && !settings.server_reset_query.is_empty() {
+            let query = settings.server_reset_query.clone();
+            return self.run_own_query(slot, &query, ServerState::Resetting);
+        }
+        self.free(slot);
+    }
+
+    /// Free for the next, unless a cancel request could still hit whoever comes next.
+    pub(super) fn free(&mut self, slot: usize) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        server.since = self.now;
+        if server.cancels > 0 {
+            server.state = ServerState::BeingCanceled;
+            return;
+        }
+        server.state = ServerState::Free;
+        self.freed.push_back(slot);
+    }
+
+    /// Sends a query of the pooler's own to a server that nobody uses.
+    pub(super) fn run_own_query(&mut self, slot: usize, sql: &str, state: ServerState) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        let sql = if sql == "<empty>" { ";" } else { sql };
+        let mut bytes = Vec::new();
+        encode::query(&mut bytes, sql);
+        server.session.pipeline.push(Expected::InjectedQuery);
+        server.session.unnamed_of = 0;
+        server.state = state;
+        server.since = self.now;
+        if server.conn.send(&bytes).is_err() {
+            self.close_server(slot, "server conn crashed?");
+        }
+    }
+
+    /// A check, reset or rollback has ended.
+    pub(super) fn own_query_done(&mut self, slot: usize) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        if server.session.injected_failed.take().is_some() {
+            return self.close_server(slot, "reset or check query failed");
+        }
+        if let Some(reason) = server.session.spoiled {
+            return self.close_server(slot, reason);
+        }
+        self.free(slot);
+    }
+
+    /// Ends a client. Its server is given back, drained or closed, whatever it was doing.
+    pub(super) fn close_client(&mut self, slot: usize, reason: &'static str) {
+        let Some(client) = self.clients.get(slot) else { return };
+        if client.state.is_waiting() {
+            self.dequeue(slot);
+        }
+        let Some(mut client) = self.clients.try_remove(slot) else { return };
+        self.count_client(-1);
+        client.conn.wire().close_notify();
+        if self.config.settings.log_disconnections {
+            tracing::info!(
+                client = client.session.id,
+                database = client.info.database,
+                user = client.info.user,
+                "closing because: {reason}"
+            );
+        }
+        if let Some(server) = client.state.server() {
+            self.abandon(server, &client);
+        }
+    }
+
+    /// The client of a server has gone.
+    fn abandon(&mut self, slot: usize, client: &Client) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        let half_sent = client.session.passing > 0;
+        if half_sent || server.session.pipeline.copy_in() || !server.conn.is_flushed() {
+            return self.close_server(slot, "client disconnected with query in progress");
+        }
+        if server.session.injected_failed.is_some() {
+            return self.close_server(slot, "settings of the client could not be applied");
+        }
+        server.state = ServerState::Draining;
+        server.since = self.now;
+        server.drained = 0;
+        if !server.session.pipeline.is_closed() {
+            // Messages without a Sync: the server would wait for one for ever.
+            let mut bytes = Vec::new();
+            encode::message(&mut bytes, frontend::SYNC, |_| {});
+            server.session.pipeline.push(Expected::Sync);
+            if server.conn.send(&bytes).is_err() {
+                return self.close_server(slot, "server conn crashed?");
+            }
+        }
+        self.go_on_draining(slot);
+        // Its client may have been too slow to take what is there.
+        if self.servers.get(slot).is_some_and(|s| s.conn.readable && s.state == ServerState::Draining) {
+            self.server_readable(slot);
+        }
+    }
+
+    /// A server whose client has gone: once it owes nothing, its transaction is rolled back and it is free.
+    pub(super) fn go_on_draining(&mut self, slot: usize) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        if server.drained > DRAIN_AT_MOST || server.session.pipeline.copy_in() {
+            return self.close_server(slot, "client disconnected with query in progress");
+        }
+        if server.session.is_free() {
+            return self.recover(slot, true);
+        }
+        let in_transaction = server.session.status != TransactionStatus::Idle;
+        if server.session.pipeline.is_empty() && in_transaction {
+            self.run_own_query(slot, "ROLLBACK", ServerState::Resetting);
+        }
+    }
+
+    /// The server has closed the connection (or the connection broke).
+    pub(super) fn server_gone(&mut self, slot: usize) {
+        let Some(server) = self.servers.get(slot) else { return };
+        let client = match server.state {
+            ServerState::Active(client) => Some(client),
+            _ => None,
+        };
+        let told = server.session.spoiled == Some("server closed the connection");
+        if let Some(client) = client {
+            if told {
+                self.close_client(client, "server conn crashed?");
+            } else {
+                self.fail_client(client, &ClientError::ServerGone);
+            }
+        }
+        self.close_server(slot, "server conn crashed?");
+    }
+
+    /// The server broke the protocol.
+    pub(super) fn server_broken(&mut self, slot: usize, what: &'static str) {
+        tracing::error!("server broke the protocol: {what}");
+        if let Some(server) = self.servers.get_mut(slot) {
+            server.session.spoiled = Some("protocol violation");
+        }
+        self.server_gone(slot);
+    }
+
+    /// Settings that the client is entitled to could not be established: its statement ran without them.
+    pub(super) fn settings_refused(&mut self, client_slot: usize, server_slot: usize) {
+        let Some(server) = self.servers.get(server_slot) else { return };
+        let message = server.session.injected_failed.clone().unwrap_or_default();
+        let body = message.get(crate::protocol::frame::HEADER..).unwrap_or_default();
+        let error = error_of(body);
+        self.fail_client(client_slot, &error);
+        self.close_server(server_slot, "settings of the client could not be applied");
+    }
+
+    /// Closes a server for good; gives its place back and lets the queue open another.
+    pub(super) fn close_server(&mut self, slot: usize, reason: &'static str) {
+        if self.servers.get(slot).is_some_and(|s| s.state == ServerState::Idle) {
+            self.remove_idle(slot);
+        }
+        let Some(mut server) = self.servers.try_remove(slot) else { return };
+        self.say_goodbye(&mut server);
+        server.pool.release_server();
+        for reply in server.deferred_cancels.drain(..) {
+            let _ = reply.send(None);
+        }
+        if self.config.settings.log_disconnections {
+            tracing::info!(
+                server = server.id,
+                database = server.pool.key.database,
+                user = server.pool.key.user,
+                "closing because: {reason}"
+            );
+        }
+        self.process.server_closed(self.id, &server.pool);
+        self.grow(server.shard);
+    }
+
+    fn say_goodbye(&self, server: &mut Server) {
+        // Not into the middle of a message: the server would read it as data.
+        if server.conn.is_flushed() && server.session.pipeline.is_empty() {
+            let mut bytes = Vec::new();
+            encode::terminate(&mut bytes);
+            // The connection ends either way.
+            let _ = server.conn.send(&bytes);
+        }
+        server.conn.wire().close_notify();
+    }
+
+    /// Closes a server that is free but must not be used again. True if it did.
+    pub(super) fn close_if_outdated(&mut self, slot: usize) -> bool {
+        let Some(server) = self.servers.get(slot) else { return true };
+        let outdated = server.generation != server.pool.generation.load(std::sync::atomic::Ordering::Acquire);
+        let reason = if outdated {
+            "database configuration changed"
+        } else if self.now >= server.expires {
+            "server lifetime over"
+        } else if server.pool.over_limit() {
+            "too many servers in the pool"
+        } else {
+            return false;
+        };
+        self.close_server(slot, reason);
+        true
+    }
+}
+
+/// An error of the server as one of ours.
+pub(super) fn error_of(body: &[u8]) -> ClientError {
+    let text = |code| {
+        backend::error_field(body, code).map(|v| String::from_utf8_lossy(v).into_owned()).unwrap_or_default()
+    };
+    ClientError::Server { sqlstate: text(b'C'), message: text(b'M'), cached: false }
+}

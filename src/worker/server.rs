@@ -1,0 +1,78 @@
+//! A server connection on its worker.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::{conn::Conn, message::CancelJob};
+use crate::{
+    pool::Pool,
+    protocol::BackendKeyData,
+    server::ServerAddress,
+    session::state::ServerSession,
+};
+
+/// Where a server stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ServerState {
+    /// In its shard's idle list.
+    Idle,
+    /// Between two users: about to be handed to the next.
+    Free,
+    /// Works for a client.
+    Active(usize),
+    /// Checked before use.
+    Testing,
+    /// Runs the reset query, or a rollback.
+    Resetting,
+    /// Its client has left; the rest of the reply is thrown away.
+    Draining,
+    /// Free, but a cancel request for it is still under way.
+    BeingCanceled,
+}
+
+/// One server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) conn: Conn,
+    pub(crate) session: ServerSession,
+    pub(crate) state: ServerState,
+    pub(crate) pool: Arc<Pool>,
+    /// The pool's shard on this worker.
+    pub(crate) shard: usize,
+    /// Unique in the process.
+    pub(crate) id: u64,
+    /// The pool's generation when it was opened.
+    pub(crate) generation: u64,
+    /// The start of a message whose rest has not come.
+    pub(crate) pending: Vec<u8>,
+    /// When it came into its state, in microseconds of the process clock.
+    pub(crate) since: u64,
+    /// When the client's transaction began; 0: none is open.
+    pub(crate) transaction_start: u64,
+    /// When the client's last request was sent; 0: it has been answered.
+    pub(crate) query_start: u64,
+    /// When its life is over; `u64::MAX`: never.
+    pub(crate) expires: u64,
+    /// Bytes thrown away since its client left.
+    pub(crate) drained: usize,
+    /// Cancel requests under way.
+    pub(crate) cancels: u32,
+    /// Cancels that wait until the client's own query runs.
+    pub(crate) deferred_cancels: Vec<oneshot::Sender<Option<CancelJob>>>,
+    pub(crate) info: Box<ServerInfo>,
+}
+
+/// What is needed to cancel, and for SHOW SERVERS.
+#[derive(Debug)]
+pub(crate) struct ServerInfo {
+    pub(crate) address: ServerAddress,
+    pub(crate) key: BackendKeyData,
+    pub(crate) peer: String,
+    pub(crate) peer_port: u16,
+    pub(crate) local: String,
+    pub(crate) local_port: u16,
+    pub(crate) tls: String,
+    /// Unix time, in microseconds.
+    pub(crate) connected_at: u64,
+}
