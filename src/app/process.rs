@@ -20,8 +20,8 @@ use crate::{
         Pool,
         registry::{Context, Pools},
     },
-    protocol::ProtocolVersion,
-    server,
+    protocol::{BackendKeyData, ProtocolVersion},
+    server::{self, CancelTarget},
     session::{params::Labels, state::Shared, statements::Registry},
     worker::{
         login::secret_length,
@@ -202,6 +202,17 @@ impl Process {
             }
             if let Some(handle) = process.workers.get(worker) {
                 handle.send(Message::Connected { pool, result });
+            }
+        });
+    }
+
+    /// Sends a cancel request by itself: nobody waits for it.
+    pub(crate) fn cancel_server(&self, target: &Arc<CancelTarget>, key: &BackendKeyData) {
+        let (target, key) = (Arc::clone(target), key.clone());
+        let limit = self.config().settings.cancel_wait_timeout;
+        self.runtime.spawn(async move {
+            if let Err(error) = server::cancel(&target, &key, limit).await {
+                tracing::warn!("cancel request failed: {error}");
             }
         });
     }

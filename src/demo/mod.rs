@@ -189,7 +189,7 @@ impl<'a> Stage<'a> {
             "-j",
             "2",
             "-M",
-            "prepared",
+            "extended",
             "-b",
             "select-only@9",
             "-b",

@@ -176,6 +176,9 @@ impl Downstream<'_> {
                 self.forget_statements();
                 self.server.forget_unreported(self.shared);
             }
+            Some(b"PREPARE") => self.server.pinned = Some("PREPARE"),
+            Some(b"LISTEN") => self.server.pinned = Some("LISTEN"),
+            Some(b"LOAD") => self.server.pinned = Some("LOAD"),
             Some(b"RESET") => self.server.forget_unreported(self.shared),
             _ => {}
         }
@@ -196,18 +199,20 @@ impl Downstream<'_> {
             self.server.statements.doubt();
         }
         let Some(detail) = &undone.detail else { return };
+        // A later batch that is under way has its own say on the name.
+        let named_later = self.server.pipeline.mentions(&detail.name);
         match undone.expected {
             Expected::Parse | Expected::SyntheticParse => {
                 if undone.expected == Expected::Parse {
                     self.server.statements.remove(&detail.statement);
                 }
-                if let Some(statements) = self.client.statements.as_mut() {
+                if !named_later && let Some(statements) = self.client.statements.as_mut() {
                     statements.remove(&detail.name);
                 }
             }
             Expected::InjectedParse => self.server.statements.remove(&detail.statement),
             Expected::InjectedClose => self.server.statements.insert(Arc::clone(&detail.statement)),
-            Expected::SyntheticClose => {
+            Expected::SyntheticClose if !named_later => {
                 let statements = self.client.statements.get_or_insert_default();
                 statements.insert(&detail.name, Arc::clone(&detail.statement));
             }

@@ -171,9 +171,9 @@ impl Pipeline {
         self.queue.front().is_some_and(|e| e.is_injected())
     }
 
-    /// Forgets everything (a server that is being closed).
-    pub fn clear(&mut self) {
-        *self = Self::default();
+    /// Whether an entry that is still owed is about the client's statement `name`.
+    pub fn mentions(&self, name: &[u8]) -> bool {
+        self.details.iter().any(|d| *d.name == *name)
     }
 
     /// Notes a message that was sent. Returns false if the server will ignore it.

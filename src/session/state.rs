@@ -52,6 +52,8 @@ pub struct ServerSession {
     pub login_role: Option<Box<str>>,
     /// is_superuser as first reported: it changes with SET ROLE.
     pub login_superuser: Option<Box<str>>,
+    /// Session state that cannot follow the client: the server stays with it until it leaves.
+    pub pinned: Option<&'static str>,
     /// Why the server must not be used again after this transaction.
     pub spoiled: Option<&'static str>,
     /// A query of the pooler's own failed: nothing more may reach the client.
@@ -98,6 +100,7 @@ impl ServerSession {
             swallowing: 0,
             login_role: reported("session_authorization"),
             login_superuser: reported("is_superuser"),
+            pinned: None,
             spoiled: None,
             injected_failed: None,
             undone: Vec::new(),

@@ -14,7 +14,6 @@ use super::{
     server::ServerState,
 };
 use crate::{
-    error::Report as _,
     protocol::{
         BackendKeyData,
         encode::{self, Severity},
@@ -76,6 +75,13 @@ impl Worker {
         if reply.send(Some(job)).is_ok() {
             server.cancels += 1;
         }
+    }
+
+    /// Stops what a server does for a client that left long ago, and gives its place back.
+    pub(super) fn cancel_and_close(&mut self, slot: usize) {
+        let Some(server) = self.servers.get(slot) else { return };
+        self.process.cancel_server(&server.info.cancel_target, &server.info.key);
+        self.close_server(slot, "client disconnected with query in progress");
     }
 
     /// The pooler's own statements are through: now the client's query can be hit.

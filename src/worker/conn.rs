@@ -17,12 +17,14 @@ pub(crate) struct Conn {
     sent: usize,
     /// There may be bytes to read: an event said so, and no read has drained the socket since.
     pub(crate) readable: bool,
+    /// The peer has ended its side: no event will say so again, so reading goes on until the end is read.
+    pub(crate) hung_up: bool,
 }
 
 impl Conn {
     pub(crate) fn new(wire: Wire) -> Self {
         // Bytes may have come before the socket was registered.
-        Self { wire, backlog: Vec::new(), sent: 0, readable: true }
+        Self { wire, backlog: Vec::new(), sent: 0, readable: true, hung_up: false }
     }
 
     pub(crate) fn wire(&mut self) -> &mut Wire {
@@ -34,15 +36,10 @@ impl Conn {
         self.backlog.is_empty() && !self.wire.has_unsent()
     }
 
-    /// Bytes that wait for room in the socket.
-    pub(crate) fn backlog(&self) -> usize {
-        self.backlog.len() - self.sent
-    }
-
     /// Reads; notes when the socket is drained.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> io::Result<Read> {
         let read = self.wire.read(buf)?;
-        self.readable = !read.drained;
+        self.readable = !read.drained || (self.hung_up && !read.eof);
         Ok(read)
     }
 

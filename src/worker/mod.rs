@@ -181,6 +181,7 @@ impl Worker {
     fn client_event(&mut self, slot: usize, event: &Event, closed: bool) {
         let Some(client) = self.clients.get_mut(slot) else { return };
         client.conn.readable |= event.is_readable() || closed;
+        client.conn.hung_up |= closed;
         if event.is_writable() && !client.conn.is_flushed() {
             self.client_writable(slot);
         }
@@ -195,6 +196,7 @@ impl Worker {
     fn server_event(&mut self, slot: usize, event: &Event, closed: bool) {
         let Some(server) = self.servers.get_mut(slot) else { return };
         server.conn.readable |= event.is_readable() || closed;
+        server.conn.hung_up |= closed;
         if event.is_writable() && !server.conn.is_flushed() {
             self.server_writable(slot);
         }

@@ -53,6 +53,13 @@ impl Worker {
             return self.enqueue(slot, ClientState::Waiting);
         }
         self.read_client(slot);
+        // What is left in the socket (or its end) raises no event.
+        if let Some(client) = self.clients.get(slot)
+            && client.conn.readable
+            && matches!(client.state, ClientState::Idle)
+        {
+            self.ready.push_back((End::Client(slot), client.session.id));
+        }
     }
 
     /// Reads from a linked client for as long as its server takes the bytes.
@@ -374,7 +381,8 @@ impl Worker {
         if mode == PoolMode::Statement && server.session.status != TransactionStatus::Idle {
             return self.fail_client(client_slot, &ClientError::TransactionInStatementMode);
         }
-        if mode != PoolMode::Session && server.session.is_free() && client.session.passing == 0 {
+        let kept = mode == PoolMode::Session || server.session.pinned.is_some();
+        if !kept && server.session.is_free() && client.session.passing == 0 {
             self.release(client_slot, slot);
         }
     }
@@ -461,7 +469,7 @@ fn request(input: &[u8]) -> Request {
         fe::COPY_DATA | fe::COPY_DONE | fe::COPY_FAIL | fe::FLUSH if header.len >= 4 => {
             if input.len() >= header.total() { Request::Ignore(header.total()) } else { Request::Incomplete }
         }
-        _ if whole || header.len < 4 => Request::Work,
+        _ if whole || header.len < 4 || header.len > i32::MAX.unsigned_abs() - 1 => Request::Work,
         _ => Request::Incomplete,
     }
 }

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     config::PoolMode,
     error::Report,
-    protocol::{TransactionStatus, backend, encode, frontend},
+    protocol::{TransactionStatus, backend, encode},
     session::pipeline::Expected,
 };
 
@@ -119,7 +119,8 @@ impl Worker {
         }
         let Some(client) = self.clients.get(client_slot) else { return };
         let shard = self.shards.get(client.shard);
-        let keeps = shard.is_some_and(|s| s.settings.mode == PoolMode::Session);
+        let keeps = server.session.pinned.is_some()
+            || shard.is_some_and(|s| s.settings.mode == PoolMode::Session);
         if client.session.passing == 0 && !keeps {
             self.release(client_slot, server_slot);
         }
@@ -151,6 +152,10 @@ impl Worker {
         }
         let Some(shard) = self.shards.get(server.shard) else { return };
         let settings = &self.config.settings;
+        let pinned = server.session.pinned.take().is_some();
+        if pinned {
+            return self.run_own_query(slot, "DISCARD ALL", ServerState::Resetting);
+        }
         let session_ends = left && shard.settings.mode == PoolMode::Session;
         if (session_ends || settings.server_reset_query_always) && !settings.server_reset_query.is_empty() {
             let query = settings.server_reset_query.clone();
@@ -223,8 +228,10 @@ impl Worker {
     /// The client of a server has gone.
     fn abandon(&mut self, slot: usize, client: &Client) {
         let Some(server) = self.servers.get_mut(slot) else { return };
-        let half_sent = client.session.passing > 0;
-        if half_sent || server.session.pipeline.copy_in() || !server.conn.is_flushed() {
+        // Without its Sync the implicit transaction must not be committed: closing rolls it back, as it would without
+        // a pooler.
+        let unfinished = client.session.passing > 0 || !server.session.pipeline.is_closed();
+        if unfinished || server.session.pipeline.copy_in() || !server.conn.is_flushed() {
             return self.close_server(slot, "client disconnected with query in progress");
         }
         if server.session.injected_failed.is_some() {
@@ -233,15 +240,6 @@ impl Worker {
         server.state = ServerState::Draining;
         server.since = self.now;
         server.drained = 0;
-        if !server.session.pipeline.is_closed() {
-            // Messages without a Sync: the server would wait for one for ever.
-            let mut bytes = Vec::new();
-            encode::message(&mut bytes, frontend::SYNC, |_| {});
-            server.session.pipeline.push(Expected::Sync);
-            if server.conn.send(&bytes).is_err() {
-                return self.close_server(slot, "server conn crashed?");
-            }
-        }
         self.go_on_draining(slot);
         // Its client may have been too slow to take what is there.
         if self.servers.get(slot).is_some_and(|s| s.conn.readable && s.state == ServerState::Draining) {

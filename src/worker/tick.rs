@@ -16,6 +16,8 @@ enum Expired {
     /// Too slow to read what it asked for.
     SlowReader(usize),
     Server(usize, &'static str),
+    /// Still at work for a client that left.
+    Orphan(usize),
 }
 
 fn micros(time: Duration) -> u64 {
@@ -36,6 +38,7 @@ impl Worker {
                 Expired::Client(slot, error) => self.expire_client(slot, &error),
                 Expired::SlowReader(slot) => self.close_client(slot, "client_write_timeout"),
                 Expired::Server(slot, reason) => self.close_server(slot, reason),
+                Expired::Orphan(slot) => self.cancel_and_close(slot),
             }
         }
         for index in 0..self.shards.len() {
@@ -94,7 +97,7 @@ impl Worker {
             {
                 "check or reset query timeout"
             }
-            ServerState::Draining if age > DRAIN_TIME => "client disconnected with query in progress",
+            ServerState::Draining if age > DRAIN_TIME => return Some(Expired::Orphan(slot)),
             ServerState::BeingCanceled
                 if !settings.cancel_wait_timeout.is_zero()
                     && age > micros(settings.cancel_wait_timeout) * 2 =>
