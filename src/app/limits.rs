@@ -11,7 +11,10 @@ use std::{
     },
 };
 
-use crate::{config::Config, error::Report};
+use crate::{
+    config::{Config, Database, User},
+    error::Report,
+};
 
 /// A limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,14 +51,14 @@ impl Counters {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one more, unless `limit` (0: none) is reached: the name under which it is counted.
-    fn enter(&self, name: &str, limit: u32) -> Option<Arc<str>> {
+    /// Counts one more, unless `limit` is reached: the name under which it is counted.
+    fn enter(&self, name: &str, limit: Option<u32>) -> Option<Arc<str>> {
         let mut counts = self.lock();
         let (name, count) = match counts.get_key_value(name) {
             Some((name, count)) => (Arc::clone(name), *count),
             None => (Arc::from(name), 0),
         };
-        if limit != 0 && count >= limit {
+        if limit.is_some_and(|limit| count >= limit) {
             return None;
         }
         counts.insert(Arc::clone(&name), count.saturating_add(1));
@@ -134,20 +137,19 @@ impl ClientPermit {
             return Err(LimitError::Clients);
         }
         let exempt = client.console && settings.admin_users.iter().any(|admin| admin == client.user);
-        let database = if client.console { None } else { config.database(client.database) };
-        let of_database = database
-            .and_then(|database| database.max_db_client_connections)
-            .unwrap_or(settings.max_db_client_connections);
-        let of_user = config
-            .users
-            .get(client.user)
-            .and_then(|user| user.max_user_client_connections)
-            .unwrap_or(settings.max_user_client_connections);
-        let limit = |limit| if exempt { 0 } else { limit };
+        let database = config.databases.get(client.database).or_else(|| config.databases.get("*"));
+        let (nothing, nobody) = (Database::default(), User::default());
+        let database = database.filter(|_| !client.console).map_or(&nothing, |database| database);
+        let user = config.users.get(client.user).map_or(&nobody, |user| user);
+        let (of_database, of_user) = if exempt {
+            (None, None)
+        } else {
+            (config.max_db_client_connections(database), config.max_user_client_connections(user))
+        };
         let counters = &self.limits;
-        let entered = counters.databases.enter(client.database, limit(of_database));
+        let entered = counters.databases.enter(client.database, of_database);
         self.database = Some(entered.ok_or(LimitError::Database)?);
-        let entered = counters.users.enter(client.user, limit(of_user));
+        let entered = counters.users.enter(client.user, of_user);
         self.user = Some(entered.ok_or(LimitError::User)?);
         Ok(())
     }
@@ -168,7 +170,6 @@ impl Drop for ClientPermit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::User;
 
     fn config(clients: u32, database: u32, user: u32) -> Config {
         let mut config = Config::default();

@@ -20,14 +20,11 @@ use super::{
 use crate::{
     app::limits::{Admission, ClientLimits, ClientPermit},
     auth::{AuthError, SecretCache},
-    config::{Config, Database, PeerAddr, SslMode, User},
+    config::{Config, Database, PeerAddr, SslMode, User, is_console},
     error::Report,
     net::tls::ClientTls,
     protocol::{BackendKeyData, ProtocolVersion, encode::Severity, startup::StartupPacket},
 };
-
-/// Names under which clients reach the admin console.
-pub const CONSOLE_DATABASES: [&str; 2] = ["pooler", "pgbouncer"];
 
 /// What all logins share for as long as the process lives: a reload keeps it.
 #[derive(Debug)]
@@ -220,7 +217,7 @@ impl Login<'_> {
             log_attempt(request, self.peer, wire);
         }
         let (user, database) = (request.user.as_str(), request.database.as_str());
-        let console = CONSOLE_DATABASES.contains(&database);
+        let console = is_console(database);
         self.permit.admit(config, Admission { database, user, console })?;
         request.write_negotiation(&mut wire.out);
 
@@ -235,10 +232,8 @@ impl Login<'_> {
         let target = if console {
             Target::Console(console_right(config, user).ok_or(LoginError::ConsoleNotAllowed)?)
         } else {
-            let found = config.database(database);
-            Target::Database(Arc::clone(
-                found.ok_or_else(|| LoginError::NoSuchDatabase(database.to_owned()))?,
-            ))
+            let found = config.resolve_database(database);
+            Target::Database(found.ok_or_else(|| LoginError::NoSuchDatabase(database.to_owned()))?)
         };
         Ok(Session { proof, user_config: user_config(config, user), target })
     }
@@ -294,7 +289,7 @@ impl LoginContext {
     /// Whoever runs the process reaches its console through the unix socket, as user `pooler` or `pgbouncer`.
     fn is_owner(&self, user: &str, peer: &PeerAddr) -> bool {
         let PeerAddr::Unix { uid, .. } = peer else { return false };
-        CONSOLE_DATABASES.contains(&user) && self.shared.uid == Some(*uid)
+        is_console(user) && self.shared.uid == Some(*uid)
     }
 }
 

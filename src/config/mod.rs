@@ -51,13 +51,6 @@ pub struct Config {
     pub path: Option<PathBuf>,
 }
 
-impl Config {
-    /// The database that serves a name: its own entry, or `*`.
-    pub fn database(&self, name: &str) -> Option<&Arc<Database>> {
-        self.databases.get(name).or_else(|| self.databases.get("*"))
-    }
-}
-
 /// When a server goes back to its pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PoolMode {

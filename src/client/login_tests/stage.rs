@@ -53,30 +53,10 @@ pub(super) fn config(auth_type: AuthType) -> Config {
         let user = User { name: name.to_owned(), password, ..User::default() };
         config.users.insert(name.to_owned(), Arc::new(user));
     }
-    config.databases.insert("app".to_owned(), Arc::new(database("app")));
     config
-}
-
-fn database(name: &str) -> Database {
-    Database {
-        name: name.to_owned(),
-        host: "127.0.0.1".to_owned(),
-        port: 5432,
-        dbname: None,
-        user: None,
-        password: None,
-        pool_size: None,
-        min_pool_size: None,
-        reserve_pool_size: None,
-        max_db_connections: None,
-        max_db_client_connections: None,
-        pool_mode: None,
-        query_wait_timeout: None,
-        server_lifetime: None,
-        connect_query: None,
-        server_parameters: Vec::new(),
-        server_tls_sslmode: None,
-    }
+        .databases
+        .insert("app".to_owned(), Arc::new(Database { name: "app".to_owned(), ..Database::default() }));
+    config
 }
 
 /// A directory of its own, removed at the end.
