@@ -10,7 +10,8 @@ pub mod process;
 use std::{
     fmt::Write as _,
     fs,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read, Write as _},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
     time::Duration,
@@ -152,7 +153,8 @@ impl<'a> Stage<'a> {
 
     fn start_pooler(&self) -> Result<Guarded, DemoError> {
         let file = self.cluster.dir().join("pooler.toml");
-        fs::write(&file, self.config())?;
+        let private = fs::File::options().write(true).create_new(true).mode(0o600).open(&file);
+        private?.write_all(self.config().as_bytes())?;
         let program = std::env::current_exe()?.display().to_string();
         let log = self.log("pooler");
         let arguments = [program.as_str(), "run", "-c", &file.display().to_string()];
@@ -207,7 +209,9 @@ impl<'a> Stage<'a> {
             output.read_to_string(&mut summary)?;
         }
         if !child.wait()?.success() {
-            return Err(DemoError::Failed { what: "pgbench", log: tail(&said) });
+            let pooler = fs::read_to_string(self.log("pooler")).unwrap_or_default();
+            let log = format!("{}\n--- the end of pooler's log:\n{}", tail(&said), tail(&pooler));
+            return Err(DemoError::Failed { what: "pgbench", log });
         }
         for line in summary.lines().filter(|line| SUMMARY.iter().any(|start| line.starts_with(start))) {
             println!("  {line}");

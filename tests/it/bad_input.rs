@@ -38,6 +38,7 @@ fn malformed_messages_end_their_connection_only() {
         build(b'F', |b| b.extend([0, 0])),
     ];
     for bytes in bad {
+        println!("{bytes:?}");
         let mut client = pair.pooler.connect();
         client.send_all(&[bytes.clone(), sync()]);
         client.finish_sending();
