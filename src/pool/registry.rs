@@ -184,7 +184,7 @@ fn settings(context: Context<'_>, database: &Arc<Database>, server_user: &str) -
             address,
             user: server_user.to_owned(),
             database: database.server_dbname().to_owned(),
-            credentials: secret.map_or(Credentials::None, |s| credentials(s)),
+            credentials: secret.map_or(Credentials::None, credentials),
             parameters: database.server_parameters.clone(),
             connect_query: database.connect_query.clone(),
             timeout: global.server_connect_timeout,

@@ -13,11 +13,9 @@ use super::{
     message::{CancelJob, ServerRef},
     server::ServerState,
 };
-use crate::{
-    protocol::{
-        BackendKeyData,
-        encode::{self, Severity},
-    },
+use crate::protocol::{
+    BackendKeyData,
+    encode::{self, Severity},
 };
 
 impl Worker {

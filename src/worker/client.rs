@@ -8,7 +8,6 @@ use super::{conn::Conn, message::ConsoleInput};
 use crate::{
     app::limits::ClientPermit,
     config::{PeerAddr, User},
-    protocol::ProtocolVersion,
     session::{params::Params, state::ClientSession},
 };
 
@@ -69,7 +68,6 @@ pub(crate) struct ClientInfo {
     pub(crate) database: String,
     pub(crate) peer: PeerAddr,
     pub(crate) tls: String,
-    pub(crate) protocol: ProtocolVersion,
     /// Secret of its cancel key.
     pub(crate) secret: Box<[u8]>,
     /// Startup parameters, until they are in its label.

@@ -81,7 +81,6 @@ impl Worker {
             database: login.database_name,
             peer: login.peer,
             tls: login.tls_description,
-            protocol: login.protocol,
             secret: self.process.cancel_secret(login.protocol),
             wanted: Params::from_pairs(login.parameters.iter().map(|(n, v)| (n.as_str(), v.as_str()))),
             unsent: login.unsent,

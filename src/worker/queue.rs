@@ -238,8 +238,8 @@ impl Worker {
         let Some(shard) = self.shards.get(index) else { return };
         let pool = Arc::clone(&shard.pool);
         let full = |b: &crate::pool::budget::Budget| b.limit() > 0 && b.used() >= b.limit();
-        let database = full(&pool.database.servers).then(|| pool.key.database.clone()).unwrap_or_default();
-        let user = full(&pool.user_servers).then(|| pool.key.user.clone()).unwrap_or_default();
+        let database = if full(&pool.database.servers) { pool.key.database.clone() } else { String::new() };
+        let user = if full(&pool.user_servers) { pool.key.user.clone() } else { String::new() };
         if database.is_empty() && user.is_empty() {
             return;
         }

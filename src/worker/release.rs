@@ -119,8 +119,8 @@ impl Worker {
         }
         let Some(client) = self.clients.get(client_slot) else { return };
         let shard = self.shards.get(client.shard);
-        let keeps = server.session.pinned.is_some()
-            || shard.is_some_and(|s| s.settings.mode == PoolMode::Session);
+        let keeps =
+            server.session.pinned.is_some() || shard.is_some_and(|s| s.settings.mode == PoolMode::Session);
         if client.session.passing == 0 && !keeps {
             self.release(client_slot, server_slot);
         }
