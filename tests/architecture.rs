@@ -18,11 +18,14 @@ const LAYERS: &[&[&str]] = &[
     &["net", "telemetry", "app::limits"],
     &["server"],
     &["pool"],
-    &["admin"],
     &["client"],
-    &["worker"],
+    // The process holds the ways to the workers; the workers hold the process.
+    &["worker", "app::process"],
+    &["cli"],
+    &["app::commands", "app::reload"],
+    &["admin"],
     &["app"],
-    &["demo", "cli"],
+    &["demo"],
     &["lib", "main"],
 ];
 

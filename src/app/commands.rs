@@ -2,15 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
 
-use tokio::sync::{mpsc::UnboundedSender, watch};
+use tokio::sync::watch;
 
 use super::{LogLevel, process::Process, reload};
 use crate::{
     cli::Source,
-    client::LoggedIn,
     config::{Problems, User},
     worker::{
-        message::{ConsoleInput, Message},
+        message::Message,
         report::{ReportKind, WorkerReport},
     },
 };
@@ -156,13 +155,5 @@ impl Commands {
                 Some(_) => Some(Shutdown::Now),
             }
         });
-    }
-
-    /// A console for a client that may have one: where its messages go, and what it is told first.
-    pub(super) fn open_console(
-        self: &Arc<Self>,
-        client: &LoggedIn,
-    ) -> (UnboundedSender<ConsoleInput>, Vec<u8>) {
-        crate::admin::open(Arc::clone(self), client)
     }
 }

@@ -17,6 +17,7 @@ use tokio::{
 
 use super::{commands::Commands, process::Process};
 use crate::{
+    admin,
     client::{
         LoggedIn,
         login::{Accepted, CancelRequest, LoginContext, Opened, login},
@@ -182,7 +183,7 @@ fn hand_on(client: Box<LoggedIn>, process: &Arc<Process>, commands: &Arc<Command
     }
     let Some(worker) = process.choose_worker() else { return };
     let Some(database) = &client.database else {
-        let (console, greeting) = commands.open_console(&client);
+        let (console, greeting) = admin::open(Arc::clone(commands), &client);
         return worker.send(Message::Console { login: client, console, greeting });
     };
     let pool = process.pool(database, &client.user_config);

@@ -90,7 +90,7 @@ impl ScramSecret {
         Some(Self { iterations, salt, stored_key, server_key })
     }
 
-    /// Derives the secret of a password. Slow, see [`ScramKeys::derive`].
+    /// Derives the secret of a password. Slow, see `ScramKeys::derive`.
     pub fn derive(password: &str, salt: &[u8], iterations: NonZeroU32) -> Self {
         let prepared = Zeroizing::new(saslprep(password).into_owned());
         let keys = ScramKeys::derive(prepared.as_bytes(), salt, iterations);
@@ -102,7 +102,7 @@ impl ScramSecret {
         }
     }
 
-    /// Whether `password` is the one behind this secret. Slow, see [`ScramKeys::derive`].
+    /// Whether `password` is the one behind this secret. Slow, see `ScramKeys::derive`.
     pub fn verify(&self, password: &str) -> bool {
         let other = Self::derive(password, &self.salt, self.iterations);
         same(&self.stored_key, &other.stored_key)
