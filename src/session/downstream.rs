@@ -116,6 +116,7 @@ impl Downstream<'_> {
         }
         if tag == be::ERROR_RESPONSE {
             self.fatal |= matches!(be::error_field(body, b'V'), Some(b"FATAL" | b"PANIC"));
+            self.drop_stale_plans(body);
         }
         Ok(self.carry_out(verdict, message, at, out))
     }
@@ -150,6 +151,17 @@ impl Downstream<'_> {
             if self.server.status == TransactionStatus::Idle {
                 self.transactions += 1;
             }
+        }
+    }
+
+    /// "cached plan must not change result type" (plancache.c): the server would say so for ever, also to a client that
+    /// prepares anew, because it shares the statement. The next use prepares again.
+    fn drop_stale_plans(&mut self, error: &[u8]) {
+        let stale = be::error_field(error, b'C') == Some(b"0A000")
+            && be::error_field(error, b'R') == Some(b"RevalidateCachedQuery");
+        if stale {
+            self.server.statements.clear();
+            self.server.statements.doubt();
         }
     }
 

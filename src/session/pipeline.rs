@@ -136,6 +136,8 @@ pub struct Pipeline {
     open: bool,
     /// The server reads COPY data and ignores Flush and Sync until the client ends it.
     copy_in: bool,
+    /// A DEALLOCATE ALL or DISCARD ALL may be among what is owed.
+    forgetting: bool,
     /// The client's name in the duplicate Parse that is being refused.
     refused_name: Option<Box<[u8]>>,
 }
@@ -169,6 +171,27 @@ impl Pipeline {
     /// The reply that comes next belongs to something that the pooler sent by itself.
     pub fn front_is_injected(&self) -> bool {
         self.queue.front().is_some_and(|e| e.is_injected())
+    }
+
+    /// The Query that is noted next may make the server forget all statements.
+    pub fn expect_forgetting(&mut self) {
+        self.forgetting = true;
+    }
+
+    /// What the name stands for depends on replies of an earlier batch, which will come by themselves: wait for them.
+    pub fn must_wait_for(&self, name: &[u8]) -> bool {
+        if self.queue.is_empty() {
+            return false;
+        }
+        let mut details = self.details.iter();
+        let mut about = self.forgetting;
+        for &expected in &self.queue {
+            if about && expected.ends_ready() {
+                return true;
+            }
+            about |= expected.has_detail() && details.next().is_some_and(|d| *d.name == *name);
+        }
+        false
     }
 
     /// Whether an entry that is still owed is about the client's statement `name`.
@@ -229,6 +252,7 @@ impl Pipeline {
     fn pop(&mut self) -> Option<(Expected, Option<Detail>)> {
         let expected = self.queue.pop_front()?;
         let detail = if expected.has_detail() { self.details.pop_front() } else { None };
+        self.forgetting &= !self.queue.is_empty();
         Some((expected, detail))
     }
 

@@ -28,6 +28,8 @@ pub struct ClientSession {
     pub unnamed: Vec<u8>,
     /// Bytes of a message body that still have to pass to the server.
     pub passing: usize,
+    /// Its next message waits for replies.
+    pub held: bool,
 }
 
 /// What a server connection has been told and still owes.
@@ -74,7 +76,7 @@ pub struct Counts {
 impl ClientSession {
     /// A client that just logged in.
     pub fn new(id: u64, label: Label) -> Self {
-        Self { id, label, statements: None, unnamed: Vec::new(), passing: 0 }
+        Self { id, label, statements: None, unnamed: Vec::new(), passing: 0, held: false }
     }
 
     /// Number of named statements.

@@ -26,6 +26,8 @@ pub const STREAM_OVER: usize = 16 << 10;
 pub enum Stop {
     /// The input is used up, or ends inside a message.
     NeedMore,
+    /// What comes next depends on replies that are still to come: go on when the server has said more.
+    Held,
     /// Terminate.
     Terminate,
     /// The client broke the protocol; message as PostgreSQL would put it.
@@ -98,10 +100,28 @@ impl Upstream<'_> {
                 }
                 return (pos, Stop::NeedMore);
             }
+            if self.is_held(header.tag, message) {
+                return (pos, Stop::Held);
+            }
             self.message(header.tag, message, pos, out);
             self.client.passing = total - message.len();
             pos += message.len();
         }
+    }
+
+    /// A name is used whose fate an earlier batch of the pipeline decides, and that batch has not been answered.
+    fn is_held(&self, tag: u8, message: &[u8]) -> bool {
+        if self.server.pipeline.is_empty() || self.max_statements.is_none() {
+            return false;
+        }
+        let body = message.get(HEADER..).unwrap_or_default();
+        let name = match tag {
+            fe::PARSE => split_cstr(body),
+            fe::BIND => split_cstr(body).and_then(|(_, behind)| split_cstr(behind)),
+            fe::DESCRIBE | fe::CLOSE => body.strip_prefix(b"S").and_then(split_cstr),
+            _ => None,
+        };
+        name.is_some_and(|(name, _)| !name.is_empty() && self.server.pipeline.must_wait_for(name))
     }
 
     /// One message; `bytes` may end early if it is longer than [`STREAM_OVER`].
@@ -146,6 +166,9 @@ impl Upstream<'_> {
         // A simple Query drops the unnamed statement (postgres.c, exec_simple_query).
         self.client.unnamed.clear();
         self.server.unnamed_of = 0;
+        if forgets(body) {
+            self.server.pipeline.expect_forgetting();
+        }
         self.server.pipeline.push(Expected::Query);
         if let Some(sql) = &rewritten {
             encode::message(out.inject(), fe::QUERY, |b| b.extend_from_slice(sql));
@@ -396,6 +419,14 @@ fn well_formed(text_and_types: &[u8]) -> bool {
     let Some((_, types)) = split_cstr(text_and_types) else { return false };
     let Some((count, oids)) = types.split_first_chunk::<2>() else { return false };
     oids.len() == usize::from(u16::from_be_bytes(*count)) * 4
+}
+
+/// The text may hold a DEALLOCATE ALL or DISCARD ALL at its start.
+fn forgets(sql: &[u8]) -> bool {
+    let sql = sql.trim_ascii_start();
+    ["deallocate", "discard"]
+        .iter()
+        .any(|w| sql.get(..w.len()).is_some_and(|s| s.eq_ignore_ascii_case(w.as_bytes())))
 }
 
 /// The name in `DEALLOCATE [PREPARE] name`, as the server would read it; `None` for anything else, ALL included.

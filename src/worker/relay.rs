@@ -71,7 +71,7 @@ impl Worker {
             }
             let waits = self.servers.get(server).is_none_or(|s| !s.conn.is_flushed());
             let nothing = !client.conn.readable && (turn > 0 || client.pending.is_empty());
-            if waits || nothing {
+            if waits || nothing || client.session.held {
                 return;
             }
             if turn == READS_PER_TURN {
@@ -209,6 +209,11 @@ impl Worker {
         }
         match stop {
             Stop::NeedMore => {}
+            Stop::Held => {
+                if let Some(client) = self.clients.get_mut(slot) {
+                    client.session.held = true;
+                }
+            }
             Stop::Terminate => self.close_client(slot, "client close request"),
             Stop::Broken(message) => self.fail_client(slot, &ClientError::Protocol(message)),
         }
@@ -376,6 +381,9 @@ impl Worker {
         if server.session.injected_failed.is_some() {
             return self.settings_refused(client_slot, slot);
         }
+        if client.session.held {
+            return self.go_on_with_held(client_slot);
+        }
         let Some(shard) = self.shards.get(server.shard) else { return };
         let mode = shard.settings.mode;
         if mode == PoolMode::Statement && server.session.status != TransactionStatus::Idle {
@@ -384,6 +392,14 @@ impl Worker {
         let kept = mode == PoolMode::Session || server.session.pinned.is_some();
         if !kept && server.session.is_free() && client.session.passing == 0 {
             self.release(client_slot, slot);
+        }
+    }
+
+    /// The server has said more: the message that waited for it may go on. The server stays until it has.
+    fn go_on_with_held(&mut self, slot: usize) {
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.session.held = false;
+            self.ready.push_back((End::Client(slot), client.session.id));
         }
     }
 

@@ -200,6 +200,9 @@ impl Worker {
         if let Some(reason) = server.session.spoiled {
             return self.close_server(slot, reason);
         }
+        if server.session.pinned.take().is_some() {
+            return self.run_own_query(slot, "DISCARD ALL", ServerState::Resetting);
+        }
         self.free(slot);
     }
 
