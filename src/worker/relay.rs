@@ -56,7 +56,7 @@ impl Worker {
         // What is left in the socket (or its end) raises no event.
         if let Some(client) = self.clients.get(slot)
             && client.conn.readable
-            && matches!(client.state, ClientState::Idle)
+            && matches!(client.state, ClientState::Idle | ClientState::Linked(_))
         {
             self.ready.push_back((End::Client(slot), client.session.id));
         }

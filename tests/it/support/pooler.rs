@@ -98,6 +98,9 @@ impl Pooler {
             (ended.is_some() || open).then_some(ended.is_none())
         });
         assert_eq!(listens, Some(true), "pooler does not listen:\n{}", pooler.log());
+        // The connection that found it listening must not count as a client any more.
+        let quiet = wait_until(PATIENCE, || pooler.log().contains("client unexpected eof").then_some(()));
+        assert!(quiet.is_some(), "pooler keeps a connection that was closed:\n{}", pooler.log());
         pooler
     }
 
