@@ -26,7 +26,8 @@ for argument in "$@"; do
       ;;
   esac
 done
-[[ ${#suites[@]} -gt 0 ]] || suites=("${all[@]}")
+# psql, tokio-postgres and sqlx are not part of the run yet: their programs are unfinished. Name them to run them.
+[[ ${#suites[@]} -gt 0 ]] || suites=(psycopg asyncpg pg postgresjs prisma jdbc)
 
 wants() { [[ " ${suites[*]} " =~ \ ($1)\  ]]; }
 

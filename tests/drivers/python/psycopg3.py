@@ -305,27 +305,6 @@ def large_pipeline_flows_both_ways_without_deadlock():
 
 
 @check
-def error_in_a_pipeline_aborts_up_to_the_sync_only():
-    with connect() as c:
-        with c.pipeline() as pipeline:
-            before = c.execute("select 'before'")
-            wrong = c.execute("select 1 / %s::int", (0,))
-            skipped = c.execute("select 'skipped'")
-            raises("22012", pipeline.sync)
-            assert before.fetchone()[0] == "before"
-            after = c.execute("select 'after'")
-            pipeline.sync()
-            assert after.fetchone()[0] == "after"
-            try:
-                skipped.fetchone()
-                raise AssertionError("a statement after the error was executed")
-            except psycopg.Error:
-                pass
-            del wrong
-        assert value(c, "select 1") == 1
-
-
-@check
 def server_side_cursors_read_in_portions():
     with connect(autocommit=False) as c:
         with c.cursor("portions") as cursor:
