@@ -26,7 +26,7 @@ for argument in "$@"; do
       ;;
   esac
 done
-# The others are not part of the run yet: see their failures by naming them (asyncpg: SET TimeZone is lost; psycopg: wording
+# The others are not part of the run yet: see their failures by naming them (asyncpg: RESET ALL does not know startup values; psycopg: wording
 # of a refused password; psql, tokio-postgres, sqlx: programs unfinished; postgresjs, prisma, jdbc: not yet seen through).
 [[ ${#suites[@]} -gt 0 ]] || suites=(pg)
 
