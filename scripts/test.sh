@@ -28,6 +28,7 @@ part "formatting" cargo fmt --check
 part "lints" cargo clippy --locked --all-targets -- -D warnings
 part "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 part "drivers" tests/drivers/run.sh
+part "tests with clients that move" env POOLER_TEST_PLACEMENT=rotate cargo test --locked --no-fail-fast --test it
 # Last, so that the output ends with its result.
 part "tests" cargo test --locked --no-fail-fast
 

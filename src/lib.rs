@@ -21,7 +21,8 @@
 //! request stays unread in the socket until a server is free (`worker::queue`). `worker::relay` reads it,
 //! `session::upstream` notes what the server will owe and puts settings and missing statements in front, and one write
 //! sends it. The reply comes the same way back through `session::downstream`; with ReadyForQuery and nothing
-//! owed, `worker::release` frees the server for the first who waits.
+//! owed, `worker::release` frees the server for the first who waits. Clients share as few workers as the load needs
+//! and move between transactions (`worker::balance`).
 
 pub(crate) mod admin;
 pub mod app;

@@ -12,7 +12,10 @@ use command::Command;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
-    app::commands::{Commands, Shutdown},
+    app::{
+        commands::{Commands, Shutdown},
+        process::pid_of,
+    },
     client::{ConsoleRight, LoggedIn},
     protocol::{
         BackendKeyData,
@@ -101,7 +104,7 @@ impl Console {
             encode::parameter_status(&mut out, name, value);
         }
         // Nothing runs here that could be cancelled: the key matches nothing.
-        let pid = self.commands.process.cancel_pid(client.worker, client.slot);
+        let pid = pid_of(client.id);
         encode::backend_key_data(&mut out, &BackendKeyData { pid, secret: Box::new([0; 4]) });
         encode::ready_for_query(&mut out, b'I');
         out

@@ -22,7 +22,7 @@ use crate::{
         LoggedIn,
         login::{Accepted, CancelRequest, LoginContext, Opened, login},
     },
-    config::Settings,
+    config::{PoolMode, Settings},
     pool::registry::proved,
     server,
     worker::message::Message,
@@ -181,8 +181,8 @@ fn hand_on(client: Box<LoggedIn>, process: &Arc<Process>, commands: &Arc<Command
     if process.shutting_down.load(Ordering::Acquire) && client.console.is_none() {
         return;
     }
-    let Some(worker) = process.choose_worker() else { return };
     let Some(database) = &client.database else {
+        let Some(worker) = process.place(false) else { return };
         let (console, greeting) = admin::open(Arc::clone(commands), &client);
         return worker.send(Message::Console { login: client, console, greeting });
     };
@@ -192,13 +192,16 @@ fn hand_on(client: Box<LoggedIn>, process: &Arc<Process>, commands: &Arc<Command
     {
         pool.offer_credentials(credentials);
     }
+    let moves = pool.settings().mode != PoolMode::Session;
+    let Some(worker) = process.place(moves) else { return };
     worker.send(Message::Client { login: client, pool });
 }
 
 /// Passes a cancel request on. The client's connection stays open until the server has seen it.
 async fn cancel(request: &CancelRequest, process: &Process) {
     let Ok(_permit) = CANCELS.acquire().await else { return };
-    let Some(worker) = process.cancel_worker(request.key.pid) else { return };
+    let Some(place) = process.directory.get(request.key.pid) else { return };
+    let Some(worker) = process.workers.get(place.worker) else { return };
     let (reply, job) = oneshot::channel();
     worker.send(Message::Cancel { key: request.key.clone(), reply });
     let Ok(Some(job)) = job.await else { return };

@@ -1,18 +1,14 @@
 //! The process: from the configuration to running workers and listeners, and the way back.
 
 pub(crate) mod commands;
+pub(crate) mod directory;
 pub mod limits;
 mod listener;
 pub(crate) mod process;
 mod reload;
 mod signals;
 
-use std::{
-    io::IsTerminal as _,
-    process::ExitCode,
-    sync::{Arc, atomic::Ordering},
-    thread,
-};
+use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, thread};
 
 use mio::{Poll, Waker};
 use process::{Live, MAX_WORKERS, Process};
@@ -176,13 +172,4 @@ fn start_workers(
         threads.push(thread::Builder::new().name(format!("pooler-worker-{id}")).spawn(body)?);
     }
     Ok((process, threads))
-}
-
-impl Process {
-    /// The worker with the fewest clients; counts one more there.
-    pub(crate) fn choose_worker(&self) -> Option<&WorkerHandle> {
-        let handle = self.workers.iter().min_by_key(|w| w.clients.load(Ordering::Relaxed))?;
-        handle.clients.fetch_add(1, Ordering::Relaxed);
-        Some(handle)
-    }
 }

@@ -12,9 +12,10 @@ use std::{
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::runtime::Handle;
 
+use super::directory::{Directory, Place};
 use crate::{
     client::login::LoginShared,
-    config::Config,
+    config::{ClientPlacement, Config},
     net::tls::{ClientTls, ServerTls},
     pool::{
         Pool,
@@ -24,15 +25,19 @@ use crate::{
     server::{self, CancelTarget},
     session::{params::Labels, state::Shared, statements::Registry},
     worker::{
+        balance,
         login::secret_length,
         message::{Message, WorkerHandle},
     },
 };
 
-/// Bits of a cancel key's pid that name the worker.
-const WORKER_BITS: u32 = 6;
 /// Most worker threads.
-pub(crate) const MAX_WORKERS: usize = 1 << WORKER_BITS;
+pub(crate) const MAX_WORKERS: usize = 1024;
+
+/// The pid in a client's cancel key: positive, as drivers expect. What proves anything is the secret.
+pub(crate) fn pid_of(client: u64) -> u32 {
+    u32::try_from(client & 0x7fff_ffff).unwrap_or(0)
+}
 
 /// Time since the process started, cheap to compare.
 #[derive(Debug)]
@@ -77,6 +82,7 @@ pub(crate) struct Process {
     pub(crate) shared: Shared,
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) pools: Pools,
+    pub(crate) directory: Directory,
     pub(crate) logins: Arc<LoginShared>,
     pub(crate) runtime: Handle,
     pub(crate) started: SystemTime,
@@ -103,6 +109,7 @@ impl Process {
             clock: Clock::new(),
             shared: Shared { registry: Registry::new(u32::from_ne_bytes(token)), labels: Labels::default() },
             pools: Pools::new(workers.len()),
+            directory: Directory::default(),
             workers,
             logins,
             runtime,
@@ -153,19 +160,22 @@ impl Process {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The pid in a cancel key: says where the client lives. What proves anything is the secret.
-    pub(crate) fn cancel_pid(&self, worker: usize, slot: usize) -> u32 {
-        u32::try_from((slot + 1) << WORKER_BITS | worker).unwrap_or(0)
+    /// A number for a client whose pid (see [`pid_of`]) is nobody else's.
+    pub(crate) fn new_client(&self, place: Place) -> u64 {
+        loop {
+            let id = self.next_id();
+            if self.directory.claim(pid_of(id), place).is_some() {
+                return id;
+            }
+        }
     }
 
-    /// The slot in a cancel key's pid.
-    pub(crate) fn cancel_slot(&self, pid: u32) -> usize {
-        usize::try_from(pid >> WORKER_BITS).unwrap_or(0).wrapping_sub(1)
-    }
-
-    /// The worker in a cancel key's pid.
-    pub(crate) fn cancel_worker(&self, pid: u32) -> Option<&WorkerHandle> {
-        self.workers.get(usize::try_from(pid).unwrap_or(0) & (MAX_WORKERS - 1))
+    /// The worker for a new client; counts one more there. `moves`: the client may go to another one later.
+    pub(crate) fn place(&self, moves: bool) -> Option<&WorkerHandle> {
+        let even = !moves || self.config().settings.client_placement == ClientPlacement::Even;
+        let handle = balance::place(&self.workers, even)?;
+        handle.clients.fetch_add(1, Ordering::Relaxed);
+        Some(handle)
     }
 
     /// A new secret for a cancel key.

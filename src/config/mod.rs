@@ -105,6 +105,18 @@ pub enum LogFormat {
     Json,
 }
 
+/// Which worker serves a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientPlacement {
+    /// As few workers as the load needs.
+    #[default]
+    Packed,
+    /// All workers, the same number of clients each.
+    Even,
+    /// Another worker after each transaction.
+    Rotate,
+}
+
 /// `[databases.NAME]`. `None`: the default of `[pooler]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Database {

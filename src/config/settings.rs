@@ -6,7 +6,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    AuthType, LogFormat, PoolMode, SslMode,
+    AuthType, ClientPlacement, LogFormat, PoolMode, SslMode,
     table::{Change, Row, SettingError, default_of, find},
     value::{
         AtLeast, Bytes, COUNT, Choice, Codec, FilePath, Flag, Input, List, Mode, Number, Text, Time, Word,
@@ -33,6 +33,11 @@ const AUTH_TYPES: Choice<AuthType> = Choice(&[
     ("scram-sha-256", AuthType::ScramSha256),
 ]);
 const LOG_FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+const PLACEMENTS: Choice<ClientPlacement> = Choice(&[
+    ("packed", ClientPlacement::Packed),
+    ("even", ClientPlacement::Even),
+    ("rotate", ClientPlacement::Rotate),
+]);
 const LOG_LEVELS: Word = Word(&["off", "error", "warn", "info", "debug", "trace"]);
 
 /// One setting a line: `name: Type = default, codec, Live or Restart, how PgBouncer's differs;`
@@ -93,6 +98,11 @@ settings! {
         unix_socket_mode: u32 = "0777", Mode, Restart;
         /// Worker threads; 0: one for each core.
         workers: usize = "0", Number(0..=1024), Restart, "PgBouncer has one thread.";
+        /// Which worker serves a client: `packed` (as few workers as the load needs: fewer wake-ups and less
+        /// CPU for each transaction; clients move on when a worker has much to do), `even` (the same number of
+        /// clients on each) or `rotate` (another one after each transaction: for tests). Clients in session mode
+        /// are always spread evenly.
+        client_placement: ClientPlacement = "packed", PLACEMENTS, Live, "PgBouncer has one thread.";
     }
     "Pools" {
         /// When a server goes back to its pool: `transaction` (after each transaction), `session` (when the

@@ -95,8 +95,9 @@ pub struct Pool {
     pub shards: Box<[Shard]>,
 }
 
-/// What a shard shows to the other workers. Written by its own worker only.
+/// What a shard shows to the other workers. Written by its own worker only, so it has cache lines of its own.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct Shard {
     /// When the first client in the queue came, in microseconds of the process clock; 0: nobody waits.
     pub waiting_since: AtomicU64,

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::{
     Worker,
     client::ClientState,
-    message::{CancelJob, ServerRef},
+    message::{CancelJob, Message, ServerRef},
     server::ServerState,
 };
 use crate::protocol::{
@@ -20,8 +20,22 @@ use crate::protocol::{
 
 impl Worker {
     /// What a cancel request asks for. The key's pid has led here; the secret decides.
-    pub(super) fn cancel(&mut self, key: &BackendKeyData, reply: oneshot::Sender<Option<CancelJob>>) {
-        let slot = self.process.cancel_slot(key.pid);
+    pub(super) fn cancel(&mut self, key: BackendKeyData, reply: oneshot::Sender<Option<CancelJob>>) {
+        let slot = match self.process.directory.get(key.pid) {
+            Some(place) if place.worker == self.id => place.slot,
+            // It has moved since.
+            Some(place) => {
+                if let Some(worker) = self.process.workers.get(place.worker) {
+                    worker.send(Message::Cancel { key, reply });
+                }
+                return;
+            }
+            None => {
+                // The caller may have gone away.
+                let _ = reply.send(None);
+                return;
+            }
+        };
         let known = self.clients.get(slot).is_some_and(|c| same_secret(&c.info.secret, &key.secret));
         let state = self.clients.get(slot).filter(|_| known).map(|c| &c.state);
         match state {

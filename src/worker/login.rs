@@ -16,6 +16,7 @@ use super::{
     server::{Server, ServerInfo, ServerState},
 };
 use crate::{
+    app::{directory::Place, process::pid_of},
     client::LoggedIn,
     error::Report as _,
     net::wire::Wire,
@@ -63,14 +64,15 @@ impl Worker {
         state: ClientState,
         label: Label,
     ) -> Option<usize> {
-        let id = self.process.next_id();
         let entry = self.clients.vacant_entry();
         let slot = entry.key();
+        let id = self.process.new_client(Place { worker: self.id, slot });
         let token = super::client_token(slot, id);
         let wire = match Wire::register(login.stream, self.poll.registry(), token) {
             Ok(wire) => wire,
             Err(error) => {
                 tracing::error!("cannot register a client's socket: {error}");
+                self.process.directory.remove(pid_of(id));
                 self.count_client(-1);
                 return None;
             }
@@ -115,10 +117,7 @@ impl Worker {
         if let Some(stats) = shard.pool.shards.get(self.id).map(|s| &s.stats) {
             stats.logins.add(1);
         }
-        let key = BackendKeyData {
-            pid: self.process.cancel_pid(self.id, slot),
-            secret: client.info.secret.clone(),
-        };
+        let key = BackendKeyData { pid: pid_of(client.session.id), secret: client.info.secret.clone() };
         let mut bytes = std::mem::take(&mut client.info.unsent);
         encode::authentication_ok(&mut bytes);
         for (name, value) in &welcome.parameters {
@@ -233,6 +232,9 @@ impl Worker {
                 return pool.release_server();
             }
         };
+        if let Some(shard) = self.shards.get_mut(index) {
+            shard.servers += 1;
+        }
         let settings = pool.settings();
         let info = ServerInfo {
             cancel_target: login.cancel_target,

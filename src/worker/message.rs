@@ -2,13 +2,13 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     mpsc::{self, Receiver, Sender},
 };
 
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
-use super::server::Server;
+use super::{client::Client, server::Server};
 use crate::{
     client::LoggedIn,
     config::Config,
@@ -30,6 +30,8 @@ pub(crate) enum Message {
     Connected { pool: Arc<Pool>, result: Result<Box<ServerLogin>, ConnectError> },
     /// A server that another worker gives away.
     Server { server: Box<Server> },
+    /// A client that another worker gives away, and its pool.
+    Moved { client: Box<Client>, pool: Arc<Pool> },
     /// Another worker has clients waiting for a server of this pool.
     Want { pool: Arc<Pool>, worker: usize },
     /// There may be room for another server of this pool.
@@ -94,12 +96,23 @@ pub(crate) struct WorkerHandle {
     woken: AtomicBool,
     /// Clients that live on it (or are on their way).
     pub(crate) clients: AtomicUsize,
+    /// Thousandths of a core that it has used lately.
+    pub(crate) usage: AtomicU32,
 }
 
 impl WorkerHandle {
     pub(crate) fn new(waker: mio::Waker) -> (Self, Receiver<Message>) {
         let (sender, receiver) = mpsc::channel();
-        (Self { sender, waker, woken: AtomicBool::new(false), clients: AtomicUsize::new(0) }, receiver)
+        (
+            Self {
+                sender,
+                waker,
+                woken: AtomicBool::new(false),
+                clients: AtomicUsize::new(0),
+                usage: AtomicU32::new(0),
+            },
+            receiver,
+        )
     }
 
     /// Sends a message. A worker that has ended drops it.

@@ -3,6 +3,7 @@
 //! No locks and no tasks on the path of a query: the worker reads a socket, translates what it read (`session`), and
 //! writes the other socket. Queues, checkout and release are in `queue`; both directions in `relay`.
 
+pub(crate) mod balance;
 mod cancel;
 pub(crate) mod client;
 pub(crate) mod conn;
@@ -24,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+use balance::Balance;
 use client::Client;
 use message::{Message, WorkerHandle};
 use mio::{Events, Poll, Token, event::Event};
@@ -74,6 +76,10 @@ pub(crate) struct Worker {
     /// Microseconds of the process clock, read once per turn.
     now: u64,
     next_tick: u64,
+    /// Shards whose clients wait, and when they are looked at next.
+    hungry: Vec<usize>,
+    next_feeding: u64,
+    balance: Balance,
     stopping: bool,
 }
 
@@ -117,6 +123,9 @@ impl Worker {
             nobody,
             now: process.clock.micros(),
             next_tick: 0,
+            hungry: Vec::new(),
+            next_feeding: u64::MAX,
+            balance: Balance::default(),
             stopping: false,
             process,
         }
@@ -137,6 +146,10 @@ impl Worker {
                 self.settle();
             }
             self.go_on_with_ready();
+            if self.now >= self.next_feeding {
+                self.feed_hungry();
+                self.settle();
+            }
             if self.now >= self.next_tick {
                 self.next_tick = self.now + u64::try_from(TICK.as_micros()).unwrap_or(0);
                 self.tick();
@@ -149,7 +162,8 @@ impl Worker {
 
     fn patience(&self) -> Duration {
         if self.ready.is_empty() {
-            Duration::from_micros(self.next_tick.saturating_sub(self.now).max(1))
+            let next = self.next_tick.min(self.next_feeding);
+            Duration::from_micros(next.saturating_sub(self.now).max(1))
         } else {
             Duration::ZERO
         }
@@ -248,6 +262,7 @@ impl Worker {
             Message::ConsoleOutput { client, bytes, close } => self.console_output(client, &bytes, close),
             Message::Connected { pool, result } => self.server_connected(&pool, result),
             Message::Server { server } => self.adopt_server(server),
+            Message::Moved { client, pool } => self.adopt_client(*client, &pool),
             Message::Want { pool, worker } => self.give_away_idle(&pool, worker),
             Message::Grow { pool } => {
                 let index = self.shard(&pool);
@@ -256,7 +271,7 @@ impl Worker {
             Message::Evict { database, user } => {
                 self.evict_idle(&database, &user);
             }
-            Message::Cancel { key, reply } => self.cancel(&key, reply),
+            Message::Cancel { key, reply } => self.cancel(key, reply),
             Message::CancelDone { server } => self.cancel_done(server),
             Message::Refresh { config } => self.refresh(config),
             Message::Report { kind, reply } => {

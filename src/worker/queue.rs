@@ -21,6 +21,9 @@ use crate::{
     pool::{Pool, PoolSettings},
 };
 
+/// So long (microseconds) a client waits for a server of its own worker, which is likely to have one soon, before others
+/// are asked and new ones opened.
+const PATIENCE: u64 = 500;
 /// Another shard's first client must have waited at least so much longer (microseconds), and twice as long.
 const UNFAIR: u64 = 5_000;
 
@@ -36,6 +39,8 @@ pub(crate) struct ShardState {
     pub(crate) waiting: VecDeque<Waiting>,
     /// Logins at the server under way.
     pub(crate) connecting: u32,
+    /// Servers on this worker, whatever they do.
+    pub(crate) servers: u32,
 }
 
 /// A place in the queue.
@@ -56,6 +61,7 @@ impl ShardState {
             idle: VecDeque::new(),
             waiting: VecDeque::new(),
             connecting: 0,
+            servers: 0,
         }
     }
 
@@ -132,7 +138,27 @@ impl Worker {
         let Some(shard) = self.shards.get_mut(index) else { return };
         shard.waiting.push_back(waiting);
         shard.publish(self.id);
-        self.grow(index);
+        if shard.servers == 0 {
+            self.grow(index);
+        }
+        if !self.hungry.contains(&index) {
+            self.hungry.push(index);
+            self.next_feeding = self.next_feeding.min(self.now + PATIENCE);
+        }
+    }
+
+    /// Sees to it that those who have waited for a while get a server.
+    pub(super) fn feed_hungry(&mut self) {
+        let mut hungry = std::mem::take(&mut self.hungry);
+        hungry.retain(|&index| {
+            let Some(first) = self.shards.get(index).and_then(|s| s.waiting.front()) else { return false };
+            if self.now.saturating_sub(first.since) >= PATIENCE {
+                self.grow(index);
+            }
+            true
+        });
+        self.next_feeding = if hungry.is_empty() { u64::MAX } else { self.now + PATIENCE };
+        self.hungry.extend(hungry);
     }
 
     /// Takes a client out of the queue (cancelled, gone, timed out).
@@ -300,6 +326,9 @@ impl Worker {
             return self.close_server(slot, "cannot be handed to another worker");
         }
         let server = Box::new(self.servers.remove(slot));
+        if let Some(shard) = self.shards.get_mut(server.shard) {
+            shard.servers = shard.servers.saturating_sub(1);
+        }
         if let Some(handle) = self.process.workers.get(worker) {
             handle.send(Message::Server { server });
         }
@@ -308,6 +337,9 @@ impl Worker {
     /// Takes over a server that another worker gave away.
     pub(super) fn adopt_server(&mut self, mut server: Box<Server>) {
         server.shard = self.shard(&Arc::clone(&server.pool));
+        if let Some(shard) = self.shards.get_mut(server.shard) {
+            shard.servers += 1;
+        }
         server.state = ServerState::Free;
         let entry = self.servers.vacant_entry();
         let slot = entry.key();
@@ -340,7 +372,7 @@ fn needier_shard(shard: &ShardState, own: usize, now: u64) -> Option<usize> {
         .min_by_key(|(_, since)| *since)?;
     let waited = now.saturating_sub(since);
     match own_wait {
-        None => Some(worker),
+        None => (waited >= PATIENCE).then_some(worker),
         Some(own_wait) => (waited > own_wait.saturating_mul(2) + UNFAIR).then_some(worker),
     }
 }

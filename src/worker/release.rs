@@ -6,6 +6,7 @@ use super::{
     server::{Server, ServerState},
 };
 use crate::{
+    app::process::pid_of,
     config::PoolMode,
     error::Report,
     protocol::{TransactionStatus, backend, encode},
@@ -131,6 +132,11 @@ impl Worker {
         if let Some(client) = self.clients.get_mut(client_slot) {
             client.state = ClientState::Idle;
             client.since = self.now;
+            if self.balance.moves() && self.move_away(client_slot) {
+                return self.recover(server_slot, false);
+            }
+        }
+        if let Some(client) = self.clients.get(client_slot) {
             if client.conn.readable || !client.pending.is_empty() {
                 self.ready.push_back((End::Client(client_slot), client.session.id));
             }
@@ -213,6 +219,7 @@ impl Worker {
             self.dequeue(slot);
         }
         let Some(mut client) = self.clients.try_remove(slot) else { return };
+        self.process.directory.remove(pid_of(client.session.id));
         self.count_client(-1);
         client.conn.wire().close_notify();
         if self.config.settings.log_disconnections {
@@ -309,6 +316,9 @@ impl Worker {
         }
         let Some(mut server) = self.servers.try_remove(slot) else { return };
         self.say_goodbye(&mut server);
+        if let Some(shard) = self.shards.get_mut(server.shard) {
+            shard.servers = shard.servers.saturating_sub(1);
+        }
         server.pool.release_server();
         for reply in server.deferred_cancels.drain(..) {
             let _ = reply.send(None);

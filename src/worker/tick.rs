@@ -44,6 +44,7 @@ impl Worker {
         for index in 0..self.shards.len() {
             self.care_for_shard(index);
         }
+        self.rebalance();
     }
 
     /// A client that is ended in the middle of a transaction takes its server with it.

@@ -88,7 +88,7 @@ impl Pooler {
         let port = free_port().unwrap();
         let dir = TempDir::new(None).unwrap();
         let file = dir.path().join("pooler.toml");
-        fs::write(&file, toml.replace("@PORT@", &port.to_string())).unwrap();
+        fs::write(&file, toml_for(toml, port)).unwrap();
         let arguments = [env!("CARGO_BIN_EXE_pooler"), "run", "-c", file.to_str().unwrap()];
         let process = Guarded::spawn(None, &arguments, &dir.path().join("pooler.log"), "TERM").unwrap();
         let mut pooler = Self { port, database: String::new(), process, dir };
@@ -116,8 +116,7 @@ impl Pooler {
 
     /// Writes another pooler.toml (`@PORT@` as before); a reload reads it.
     pub fn rewrite(&self, toml: &str) {
-        let text = toml.replace("@PORT@", &self.port.to_string());
-        fs::write(self.dir.path().join("pooler.toml"), text).unwrap();
+        fs::write(self.dir.path().join("pooler.toml"), toml_for(toml, self.port)).unwrap();
     }
 
     /// The pooler.toml that it started with, to change and [`Pooler::rewrite`].
@@ -238,5 +237,18 @@ impl Drop for Pooler {
         }
         // After stop() the process has gone and this looks at the same status again.
         self.end();
+    }
+}
+
+/// The configuration on this port. With POOLER_TEST_PLACEMENT in the environment all tests run with that
+/// `client_placement` on three workers, unless they choose themselves.
+fn toml_for(toml: &str, port: u16) -> String {
+    let toml = toml.replace("@PORT@", &port.to_string());
+    match std::env::var("POOLER_TEST_PLACEMENT") {
+        Ok(placement) if !toml.contains("client_placement") && !toml.contains("workers") => {
+            let line = format!("[pooler]\nclient_placement = \"{placement}\"\nworkers = 3\n");
+            toml.replacen("[pooler]\n", &line, 1)
+        }
+        _ => toml,
     }
 }
