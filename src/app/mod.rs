@@ -1,7 +1,6 @@
 //! The process: from the configuration to running workers and listeners, and the way back.
 
 pub(crate) mod commands;
-pub(crate) mod directory;
 pub mod limits;
 mod listener;
 pub(crate) mod process;

@@ -12,7 +12,6 @@ use std::{
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::runtime::Handle;
 
-use super::directory::{Directory, Place};
 use crate::{
     client::login::LoginShared,
     config::{ClientPlacement, Config},
@@ -26,6 +25,7 @@ use crate::{
     session::{params::Labels, state::Shared, statements::Registry},
     worker::{
         balance,
+        directory::{Directory, Place},
         login::secret_length,
         message::{Message, WorkerHandle},
     },

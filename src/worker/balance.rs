@@ -15,13 +15,10 @@ use super::{
     Worker,
     client::Client,
     client_token,
+    directory::Place,
     message::{Message, WorkerHandle},
 };
-use crate::{
-    app::{directory::Place, process::pid_of},
-    config::ClientPlacement,
-    pool::Pool,
-};
+use crate::{app::process::pid_of, config::ClientPlacement, pool::Pool};
 
 /// Thousandths of a core from which on a worker gives clients away.
 const BUSY: u32 = 700;

@@ -11,12 +11,13 @@ use super::{
     Worker,
     client::{Client, ClientInfo, ClientState},
     conn::Conn,
+    directory::Place,
     message::{ClientRef, ConsoleInput},
     release::{ClientError, error_of},
     server::{Server, ServerInfo, ServerState},
 };
 use crate::{
-    app::{directory::Place, process::pid_of},
+    app::process::pid_of,
     client::LoggedIn,
     error::Report as _,
     net::wire::Wire,

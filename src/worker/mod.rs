@@ -8,6 +8,7 @@ mod cancel;
 pub(crate) mod client;
 pub(crate) mod conn;
 mod console;
+pub(crate) mod directory;
 pub(crate) mod login;
 pub(crate) mod message;
 mod queue;

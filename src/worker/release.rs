@@ -136,10 +136,10 @@ impl Worker {
                 return self.recover(server_slot, false);
             }
         }
-        if let Some(client) = self.clients.get(client_slot) {
-            if client.conn.readable || !client.pending.is_empty() {
-                self.ready.push_back((End::Client(client_slot), client.session.id));
-            }
+        if let Some(client) = self.clients.get(client_slot)
+            && (client.conn.readable || !client.pending.is_empty())
+        {
+            self.ready.push_back((End::Client(client_slot), client.session.id));
         }
         self.recover(server_slot, false);
     }

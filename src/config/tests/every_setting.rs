@@ -11,6 +11,7 @@ const EXAMPLES: &[(&str, &str, &str, &str)] = &[
     ("unix_socket_dir", r#""/tmp""#, "/tmp", r#""/nowhere/at/all""#),
     ("unix_socket_mode", r#""0700""#, "0700", "777"),
     ("workers", "2", "2", "-1"),
+    ("client_placement", r#""even""#, "even", r#""evenly""#),
     ("pool_mode", r#""session""#, "session", r#""sesion""#),
     ("default_pool_size", "5", "5", r#""many""#),
     ("min_pool_size", "3", "3", "21"),
