@@ -281,6 +281,8 @@ server_tls_sslmode = "disable"
 client_tls_sslmode = "allow"
 client_tls_cert_file = "{self.dir}/server.crt"
 client_tls_key_file = "{self.dir}/server.key"
+log_connections = false
+log_disconnections = false
 {os.environ.get("POOLER_EXTRA", "")}
 
 [databases.{DATABASE}]
