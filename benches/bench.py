@@ -30,6 +30,14 @@ LOADS = {
     "clients-500": ("prepared, 500 clients on 20 servers", "--mode prepared --clients 500", True),
     "clients-5000": ("prepared, 5,000 clients on 20 servers", "--mode prepared --clients 5000", True),
 }
+# What routing costs: with `nodes`, compared with `host`. Not among those that are measured by default.
+ROUTING = {
+    "route-simple": ("SELECT by key, simple protocol, 32 clients", "--mode simple --clients 32", False),
+    "route-extended": ("the same, extended protocol", "--mode extended --clients 32", False),
+    "route-prepared": ("the same, prepared statement", "--mode prepared --clients 32", False),
+    "route-mixed": ("9 SELECTs for each UPDATE on ten tables, simple protocol", "--mode mixed --clients 32", False),
+    "route-mixed-p": ("the same, prepared statements", "--mode mixed-prepared --clients 32", False),
+}
 # name: (what it does, options of the load driver)
 IDLE = {
     "idle": ("5,000 idle clients", "--clients 5000"),
@@ -43,17 +51,20 @@ PGBENCH = {
     "pgbench-tpcb": ("pgbench -c 32", "-c 32"),
     "pgbench-connect": ("pgbench -S -C -c 16", "-S -C -c 16"),
 }
-WORKLOADS = [*LOADS, *IDLE, *PGBENCH]
+DEFAULT = [*LOADS, *IDLE, *PGBENCH]
+LOADS.update(ROUTING)
+WORKLOADS = [*DEFAULT, *ROUTING]
+EVERYBODY = {**contestants.ALL, **contestants.ROUTED}
 
 
 class Bench:
     def __init__(self, options):
         self.options = options
         self.driver = self.find_driver()
-        self.cluster = contestants.Cluster(options.scale)
+        self.cluster = contestants.Cluster(options.scale, 2 if any(w in ROUTING for w in options.only) else 0)
         self.contestants = []
         try:
-            self.contestants += [contestants.ALL[name](self.cluster) for name in options.against]
+            self.contestants += [EVERYBODY[name](self.cluster) for name in options.against]
         except BaseException:
             self.cluster.stop()
             raise
@@ -96,6 +107,19 @@ class Bench:
             result["cpu"] = (end[1] - begin[1]) / wall / result["tps"] * 1e6
             result["cores"] = (end[1] - begin[1]) / wall
             result["switches"] = (end[2] - begin[2]) / wall / result["tps"]
+        return result
+
+    def routed(self, contestant, options):
+        """Also, of the whole run: the share of requests that replicas answered, and what the pooler asked by itself."""
+        # Who logs in first makes the pooler look for the nodes.
+        self.cluster.run(["psql", "-XAtqc", "SELECT 1", f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{contestant.port}/{DATABASE}"])
+        time.sleep(self.options.found)
+        before = self.cluster.calls()
+        result = self.load(contestant, options)
+        counts = [(own - o, other - p) for (own, other), (o, p) in zip(self.cluster.calls(), before)]
+        asked = sum(own for own, _ in counts)
+        result["on_replicas"] = sum(own for own, _ in counts[1:]) / max(asked, 1)
+        result["own_queries"] = sum(other for _, other in counts) / max(asked, 1)
         return result
 
     def idle(self, contestant, options):
@@ -154,6 +178,8 @@ class Bench:
     def once(self, workload, contestant):
         contestant.start()
         try:
+            if workload in ROUTING:
+                return self.routed(contestant, LOADS[workload][1])
             if workload in LOADS:
                 return self.load(contestant, LOADS[workload][1])
             if workload in IDLE:
@@ -191,10 +217,11 @@ def parse_options():
     parser.add_argument("--rounds", type=int, help="how often each is measured (3)")
     parser.add_argument("--seconds", type=float, help="measured time of each run (5)")
     parser.add_argument("--warmup", type=float, help="time under load before that (1)")
-    parser.add_argument("--only", type=names, default=None, help="workloads, separated by commas (all)")
-    parser.add_argument("--against", type=names, default=list(contestants.ALL), help="contestants (all)")
+    parser.add_argument("--only", type=names, default=None, help="workloads, separated by commas; `routing`: those of routing")
+    parser.add_argument("--against", type=names, default=None, help="contestants (all)")
     parser.add_argument("--scale", type=int, default=10, help="pgbench's scale factor (10)")
     parser.add_argument("--settle", type=float, default=5, help="seconds until memory must be back (5)")
+    parser.add_argument("--found", type=float, default=2, help="seconds until nodes must be known (2)")
     parser.add_argument("--out", default=ROOT + "/bench-results", help="where the report goes")
     parser.add_argument("--list", action="store_true", help="print the workloads")
     options = parser.parse_args()
@@ -204,9 +231,12 @@ def parse_options():
         options.warmup = 0.5 if options.quick else 1
     if options.quick:
         options.settle = min(options.settle, 2)
-    default = [w for w in WORKLOADS if not (options.quick and w in PGBENCH)]
+    default = [w for w in DEFAULT if not (options.quick and w in PGBENCH)]
     options.only = options.only or default
-    for chosen, known in [(options.only, WORKLOADS), (options.against, contestants.ALL)]:
+    options.only = [w for name in options.only for w in (ROUTING if name == "routing" else [name])]
+    routing = any(w in ROUTING for w in options.only)
+    options.against = options.against or list(contestants.ROUTED if routing else contestants.ALL)
+    for chosen, known in [(options.only, WORKLOADS), (options.against, EVERYBODY)]:
         for name in chosen:
             if name not in known:
                 parser.error(f"{name}: one of {', '.join(known)}")

@@ -58,22 +58,24 @@ def processor_and_memory(pid):
 
 
 class Cluster:
-    """A PostgreSQL with pgbench's tables, in memory where possible, with SCRAM and TLS."""
+    """A PostgreSQL with pgbench's tables, in memory where possible, with SCRAM and TLS; and replicas if asked for."""
 
-    def __init__(self, scale):
+    def __init__(self, scale, replicas=0):
         base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.dir = tempfile.mkdtemp(prefix="pooler-bench-", dir=base)
         self.scale = scale
         self.port = free_port()
+        self.ports = [self.port]
+        self.processes = []
         self.bin = max(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda p: int(p.split("/")[-2]))
         os.chmod(self.dir, 0o755)
         try:
-            self.start()
+            self.start(replicas)
         except BaseException:
             self.stop()
             raise
 
-    def start(self):
+    def start(self, replicas):
         self.certificate()
         if os.geteuid() == 0:
             for path in [self.dir, *glob.glob(self.dir + "/*")]:
@@ -81,25 +83,44 @@ class Cluster:
         self.data = self.dir + "/data"
         self.run(["initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"])
         with open(self.data + "/pg_hba.conf", "w") as f:
-            f.write("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
-        options = {
-            "listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": self.dir,
-            "max_connections": 200, "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off",
-            "shared_buffers": "512MB", "max_wal_size": "4GB", "autovacuum": "off", "ssl": "on", "jit": "off",
-            "ssl_cert_file": self.dir + "/server.crt", "ssl_key_file": self.dir + "/server.key",
-        }
-        command = [self.bin + "/postgres", "-D", self.data]
-        for name, value in options.items():
-            command += ["-c", f"{name}={value}"]
-        self.log = open(self.dir + "/postgres.log", "wb")
-        self.process = subprocess.Popen(unprivileged() + command, stdout=self.log, stderr=self.log, cwd="/")
-        wait_for_port(self.port, self.process)
+            f.write("local all,replication all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+        # Costs the server a little, and tells what else was asked.
+        self.options = {"shared_preload_libraries": "pg_stat_statements"} if replicas else {}
+        self.serve(self.data, self.port)
         self.psql("postgres", f"CREATE ROLE {USER} LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
         self.psql("postgres", f"CREATE DATABASE {DATABASE} OWNER {USER}")
         where = ["-h", self.dir, "-p", str(self.port), "-U", USER, DATABASE]
         self.run(["pgbench", "-q", "-i", "-s", str(self.scale), *where])
+        if replicas:
+            self.psql(DATABASE, "CREATE EXTENSION pg_stat_statements")
+            for table in range(10):
+                self.psql(DATABASE, f"CREATE TABLE mixed_{table} AS SELECT id, 0 AS v FROM generate_series(1, 10000) id")
+                self.psql(DATABASE, f"ALTER TABLE mixed_{table} ADD PRIMARY KEY (id), SET (fillfactor = 50)")
+                self.psql(DATABASE, f"VACUUM (FULL, ANALYZE) mixed_{table}")
         self.psql(DATABASE, "CHECKPOINT")
         self.secret = self.psql("postgres", f"SELECT rolpassword FROM pg_authid WHERE rolname = '{USER}'")
+        for number in range(1, replicas + 1):
+            data = f"{self.dir}/data{number}"
+            self.run(["pg_basebackup", "-D", data, "-h", self.dir, "-p", str(self.port), "-U", USER, "-R",
+                      "-c", "fast", "-X", "stream"])
+            self.ports.append(free_port())
+            self.serve(data, self.ports[-1])
+
+    def serve(self, data, port):
+        """Starts a server on this directory."""
+        options = {
+            "listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": self.dir,
+            "max_connections": 200, "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off",
+            "shared_buffers": "512MB", "max_wal_size": "4GB", "autovacuum": "off", "ssl": "on", "jit": "off",
+            "ssl_cert_file": self.dir + "/server.crt", "ssl_key_file": self.dir + "/server.key", **self.options,
+        }
+        command = [self.bin + "/postgres", "-D", data]
+        for name, value in options.items():
+            command += ["-c", f"{name}={value}"]
+        with open(f"{data}.log", "wb") as log:
+            process = subprocess.Popen(unprivileged() + command, stdout=log, stderr=log, cwd="/")
+        self.processes.append(process)
+        wait_for_port(port, process)
 
     def certificate(self):
         subprocess.run(
@@ -116,17 +137,25 @@ class Cluster:
             raise RuntimeError(f"{command[0]}: {result.stderr}")
         return result.stdout.strip()
 
-    def psql(self, database, sql):
-        return self.run(["psql", "-XAtqc", sql, "-h", self.dir, "-p", str(self.port), "-U", "postgres", database])
+    def psql(self, database, sql, port=None):
+        where = ["-h", self.dir, "-p", str(port or self.port), "-U", "postgres", database]
+        return self.run(["psql", "-XAtqc", sql, *where])
+
+    def calls(self):
+        """Statements that each node has run: those of the load, and others."""
+        own = "query ~ 'pgbench_|mixed_'"
+        count = (f"SELECT coalesce(sum(calls) FILTER (WHERE {own}), 0), coalesce(sum(calls) FILTER (WHERE NOT {own}), 0) "
+                 "FROM pg_stat_statements WHERE query !~ 'pg_stat_statements'")
+        return [tuple(int(n) for n in self.psql(DATABASE, count, port).split("|")) for port in self.ports]
 
     def stop(self):
-        process = getattr(self, "process", None)
-        if process and process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
@@ -260,6 +289,7 @@ log_disconnections = 0
 
 class Pooler(Proxy):
     name = "pooler"
+    servers = SERVERS
 
     def __init__(self, cluster):
         super().__init__(cluster)
@@ -268,13 +298,16 @@ class Pooler(Proxy):
         self.binary = shutil.copy(source, self.dir + "/pooler")
         os.chmod(self.binary, 0o755)
 
+    def where(self):
+        return f'host = "127.0.0.1"\nport = {self.cluster.port}'
+
     def files(self):
         return {"pooler.toml": f"""
 [pooler]
 listen_addr = "127.0.0.1"
 listen_port = {self.port}
 auth_type = "scram-sha-256"
-default_pool_size = {SERVERS}
+default_pool_size = {self.servers}
 max_client_conn = {MAX_CLIENTS}
 admin_users = ["{USER}"]
 server_tls_sslmode = "disable"
@@ -286,8 +319,7 @@ log_disconnections = false
 {os.environ.get("POOLER_EXTRA", "")}
 
 [databases.{DATABASE}]
-host = "127.0.0.1"
-port = {self.cluster.port}
+{self.where()}
 
 [users.{USER}]
 password = "{self.cluster.secret}"
@@ -300,4 +332,40 @@ password = "{self.cluster.secret}"
         return subprocess.run([self.binary, "--version"], capture_output=True, text=True).stdout.strip() or "pooler"
 
 
+class Host(Pooler):
+    """Routing off: one server that is known to be the only one. Nobody waits for a server, so that these compare."""
+
+    name = "host"
+    servers = 40
+
+
+class OneNode(Host):
+    """Routing on, with nowhere else to go: every request is looked at, by the same server as without."""
+
+    name = "one-node"
+
+    def where(self):
+        return f'nodes = ["127.0.0.1:{self.cluster.port}"]'
+
+
+class AllNodes(Host):
+    """Routing on, to replicas."""
+
+    name = "nodes"
+
+    def where(self):
+        nodes = ", ".join(f'"127.0.0.1:{port}"' for port in self.cluster.ports)
+        return f"nodes = [{nodes}]"
+
+
+class ToPrimary(AllNodes):
+    """Nodes that are watched, and everything for the primary."""
+
+    name = "to-primary"
+
+    def where(self):
+        return super().where() + '\nroute = "primary"'
+
+
 ALL = {c.name: c for c in [Direct, HAProxy, PgBouncer, Pooler]}
+ROUTED = {c.name: c for c in [Host, OneNode, AllNodes, ToPrimary]}

@@ -8,6 +8,7 @@ import subprocess
 
 BASE = "pgbouncer"
 COLOURS = {"direct": "#9aa0a6", "haproxy": "#5b8ff9", "pgbouncer": "#f6a04d", "pooler": "#2f9e62"}
+ROUTED_COLOURS = {"host": "#f6a04d", "one-node": "#9aa0a6", "nodes": "#2f9e62", "to-primary": "#5b8ff9"}
 # column: (heading, key, how it is printed)
 COLUMNS = [
     ("tx/s", "tps", lambda v: f"{v:,.0f}" if v >= 100 else f"{v:.1f}"),
@@ -16,6 +17,11 @@ COLUMNS = [
     ("p99.9 ms", "p999", lambda v: f"{v / 1000:.3f}"),
     ("CPU µs/tx", "cpu", lambda v: f"{v:.1f}"),
     ("switches/tx", "switches", lambda v: f"{v:.2f}"),
+]
+# Of databases with nodes.
+ROUTED_COLUMNS = COLUMNS + [
+    ("on replicas", "on_replicas", lambda v: f"{v:.1%}"),
+    ("own queries/tx", "own_queries", lambda v: f"{v:.4f}"),
 ]
 RATIOS = [("tx/s", "tps"), ("p50", "p50"), ("p99", "p99"), ("CPU", "cpu")]
 IDLE_COLUMNS = [
@@ -28,10 +34,23 @@ IDLE_COLUMNS = [
 ]
 
 
+def columns_of(results):
+    """By what was measured."""
+    for key, columns in [("per_client", IDLE_COLUMNS), ("on_replicas", ROUTED_COLUMNS)]:
+        if any(key in result for result in results):
+            return columns
+    return COLUMNS
+
+
+def base_of(contestants):
+    """Whom the others are compared with: without routing, if that is what was measured."""
+    return "host" if "host" in contestants else BASE
+
+
 def brief(result):
     if "failed" in result:
         return "FAILED " + result["failed"]
-    columns = IDLE_COLUMNS if "per_client" in result else COLUMNS
+    columns = columns_of([result])
     text = "  ".join(f"{heading} {show(result[key])}" for heading, key, show in columns if key in result)
     return text + (f"  {result['errors']} ERRORS {result.get('error', '')}" if result.get("errors") else "")
 
@@ -56,7 +75,7 @@ def row(name, rounds, base, columns):
     for _, key, show in columns:
         value = median(rounds, key)
         cells.append("–" if value is None else show(value))
-    if columns is COLUMNS:
+    if columns is not IDLE_COLUMNS:
         for _, key in RATIOS:
             value = ratio(rounds, base, key) if base else None
             cells.append("–" if value is None else f"{value:.2f}")
@@ -84,31 +103,31 @@ def sections(meta, results):
     for workload, contestants in results.items():
         if not contestants:
             continue
-        idle = any("per_client" in r for rounds in contestants.values() for r in rounds)
-        columns = IDLE_COLUMNS if idle else COLUMNS
+        columns = columns_of([r for rounds in contestants.values() for r in rounds])
         headings = ["", *(c[0] for c in columns)]
-        if not idle:
+        if columns is not IDLE_COLUMNS:
             headings += [f"{name} ÷" for name, _ in RATIOS] + ["CPU ÷ range"]
-        base = contestants.get(BASE)
+        base = contestants.get(base_of(contestants))
         rows = [row(name, rounds, base, columns) for name, rounds in contestants.items()]
         yield workload, meta["titles"][workload], headings, rows, remarks(contestants)
 
 
 def head(meta):
-    versions = ", ".join(meta["versions"].values())
+    versions = ", ".join(dict.fromkeys(meta["versions"].values()))
     return (f"{meta['time']}: medians of {meta['rounds']} interleaved rounds of {meta['seconds']:g} s on "
             f"{meta['cores']} cores shared by PostgreSQL, load and pooler (load average before: {meta['load']:.1f}). "
-            f"÷: ratio to PgBouncer. {versions}.")
+            f"÷: ratio to {base_of(meta['contestants'])}. {versions}.")
 
 
 def summary(meta, results):
     """One line per workload: what everybody wants to know first."""
-    others = [name for name in meta["contestants"] if name != BASE]
+    against = base_of(meta["contestants"])
+    others = [name for name in meta["contestants"] if name != against]
     headings = [""] + [f"{name} CPU ÷" for name in others if name != "direct"] + [f"{name} tx/s ÷" for name in others]
     headings += [f"{name} p99/p50" for name in meta["contestants"]]
     rows = []
     for workload, contestants in results.items():
-        base = contestants.get(BASE)
+        base = contestants.get(against)
         cells = [workload]
         for heading in headings[1:]:
             name, what = heading.split(" ", 1)
@@ -154,8 +173,9 @@ def bars(results, key):
     """[(workload, [(contestant, ratio)])] for the picture."""
     out = []
     for workload, contestants in results.items():
-        base = contestants.get(BASE)
-        found = [(name, ratio(rounds, base, key)) for name, rounds in contestants.items() if base and name != BASE]
+        against = base_of(contestants)
+        base = contestants.get(against)
+        found = [(name, ratio(rounds, base, key)) for name, rounds in contestants.items() if base and name != against]
         found = [(name, value) for name, value in found if value is not None]
         if found:
             out.append((workload, found))
@@ -173,7 +193,7 @@ def panel(title, data, top, x, width):
         out.append(f'<text x="{x + label - 8}" y="{middle}" text-anchor="end" font-size="12">{workload}</text>')
         for name, value in values:
             length = min(value, most) * scale
-            colour = COLOURS.get(name, "#888")
+            colour = {**COLOURS, **ROUTED_COLOURS}.get(name, "#888")
             out.append(f'<rect x="{x + label}" y="{y}" width="{length:.1f}" height="{bar - 2}" fill="{colour}"/>')
             out.append(f'<text x="{x + label + length + 4:.1f}" y="{y + 10}" font-size="10">{value:.2f}</text>')
             y += bar
@@ -185,16 +205,17 @@ def panel(title, data, top, x, width):
 
 
 def as_svg(results):
-    panels = [("CPU per transaction ÷ PgBouncer (less is better)", bars(results, "cpu")),
-              ("Throughput ÷ PgBouncer (more is better)", bars(results, "tps"))]
+    base = base_of({name for contestants in results.values() for name in contestants})
+    panels = [(f"CPU per transaction ÷ {base} (less is better)", bars(results, "cpu")),
+              (f"Throughput ÷ {base} (more is better)", bars(results, "tps"))]
     width, body, height = 560, [], 0
     for number, (title, data) in enumerate(panels):
         part, tall = panel(title, data, 44, 20 + number * width, width)
         body += part
         height = max(height, tall + 60)
     legend, x = [], 20
-    for name, colour in COLOURS.items():
-        text = f"{name} = 1" if name == BASE else name
+    for name, colour in (ROUTED_COLOURS if base == "host" else COLOURS).items():
+        text = f"{name} = 1" if name == base else name
         legend.append(f'<rect x="{x}" y="16" width="12" height="12" fill="{colour}"/>'
                       f'<text x="{x + 17}" y="26" font-size="12">{text}</text>')
         x += 120

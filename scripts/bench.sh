@@ -10,35 +10,19 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cache=${BENCH_CACHE:-${XDG_CACHE_HOME:-/var/tmp}/pooler-bench}
+. scripts/lib.sh
 
-as_root() {
-  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
-}
-
-install_missing() {
-  local missing=()
-  command -v haproxy >/dev/null || missing+=(haproxy)
-  command -v python3 >/dev/null || missing+=(python3)
-  command -v openssl >/dev/null || missing+=(openssl)
-  command -v cc >/dev/null || missing+=(build-essential)
-  command -v cargo >/dev/null || [ -x "$HOME/.cargo/bin/cargo" ] || missing+=(cargo)
-  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
-  compgen -G '/usr/lib/postgresql/*/bin/pgbench' >/dev/null || missing+=(postgresql-contrib)
-  [ ${#missing[@]} -gt 0 ] || return 0
-  echo "installing ${missing[*]}" >&2
-  as_root apt-get -qq update
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
-}
-
-install_missing
-export PATH=$PATH:$HOME/.cargo/bin
+need_build
+need_postgres
+for command in haproxy python3 openssl; do
+    command -v "$command" >/dev/null || apt_install "$command"
+done
 if [[ " $* " != *" --list "* && " $* " != *" --help "* ]]; then
-  echo "building" >&2
-  cargo build --quiet --release --bin pooler
-  cargo bench --quiet --no-run --bench load
-  pgbouncer=$(benches/fetch-pgbouncer.sh "$cache/pgbouncer")
-  export PGBOUNCER=$pgbouncer
+    say "Building" >&2
+    cargo build --quiet --locked --release --bin pooler
+    cargo bench --quiet --locked --no-run --bench load
+    pgbouncer=$(benches/fetch-pgbouncer.sh "${BENCH_CACHE:-$(cache_dir)}/pgbouncer")
+    export PGBOUNCER=$pgbouncer
 fi
 ulimit -n "$(ulimit -Hn)"
 exec python3 benches/bench.py "$@"

@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use crate::{
     config::{Config, Loaded, Problem, Problems},
     error::Secret,
+    net::tls::{ClientTls, ServerTls, TlsError},
 };
 
 /// Where the configuration is looked for when none is named.
@@ -116,7 +117,7 @@ struct Run {
     file: FileArgument,
     /// Serve one database, without a configuration: postgres://user:password@host:port/dbname.
     ///
-    /// Clients log in with that user and password. Other users of the machine may see arguments: rather set
+    /// Clients log in with that user and password, also for SHOW on the console (database `pooler`). Other users of the machine may see arguments: rather set
     /// the environment variable POOLER_UPSTREAM, or leave the password to PGPASSWORD.
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     upstream: Option<String>,
@@ -209,12 +210,22 @@ impl Source {
 
 /// `pooler check`: prints everything that is wrong with the file.
 pub fn check(path: &Path) -> ExitCode {
-    let result = Config::load(path);
+    let result = Config::load(path).and_then(with_usable_tls);
     let code = if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     let text = report(path, result);
     // Who closed the other end of a pipe does not want to read on.
     let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
     code
+}
+
+/// Certificates and keys that can be read may still be unfit, or not belong together.
+fn with_usable_tls(loaded: Loaded) -> Result<Loaded, Problems> {
+    let settings = &loaded.config.settings;
+    let unfit = [ClientTls::build(settings).err(), ServerTls::build(settings).err()];
+    let file = loaded.config.path.clone().unwrap_or_default();
+    let problem = |error: TlsError| Problem::in_file(&file, error.to_string()).remedy(error.hint());
+    let problems: Vec<Problem> = unfit.into_iter().flatten().map(problem).collect();
+    if problems.is_empty() { Ok(loaded) } else { Err(Problems(problems)) }
 }
 
 fn report(path: &Path, result: Result<Loaded, Problems>) -> String {

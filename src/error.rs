@@ -35,3 +35,15 @@ impl<T> std::fmt::Debug for Secret<T> {
         f.write_str("Secret(…)")
     }
 }
+
+/// Text of a stranger, fit for one line of a log.
+pub struct Printable<'a>(pub &'a str);
+
+impl std::fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for c in self.0.chars() {
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+        }
+        Ok(())
+    }
+}

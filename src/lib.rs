@@ -6,29 +6,46 @@
 //! |---|---|
 //! | `error`, `protocol` | how errors are told; tags, headers, startup packets, encoding |
 //! | `config`, `auth` | settings table, `pooler.toml`; SCRAM, md5, stored secrets (pure) |
+//! | `sql` | what a text does: lexer, classes, what is known of a database's catalog (pure) |
 //! | `session` | reply queue, prepared statements, parameter labels, translation both ways (pure) |
 //! | `net` | sockets of a worker, TLS |
 //! | `server` | connecting and logging in to PostgreSQL, cancel requests |
+//! | `cluster` | the nodes of a database: roles, and what replicas have caught up with |
 //! | `pool` | budgets, the shared face of a pool, statistics |
-//! | `client` | from accept to a proven login |
-//! | `worker` | threads with an epoll each: queues, relay, release, deadlines |
-//! | `admin` | the console |
-//! | `app` | listeners, commands, signals, reload |
+//! | `client` | from accept to a proven login; limits on clients |
+//! | `worker` | threads with an epoll each: queues, relay, release, deadlines; what they share (`worker::process`) |
+//! | `cli` | arguments |
+//! | `admin` | what operators can do: the console, its commands, reload |
+//! | `app` | the process: log, listeners, signals |
+//! | `demo` | throwaway clusters, for `pooler demo` and the tests |
+//!
+//! *Client* and *server* are the two ends of pooler (a server is one connection to PostgreSQL); *upstream* is the way from
+//! client to server, *downstream* the way back. A *label* is a set of parameters that can be compared by its pointer.
 //!
 //! # Life of a query
 //!
 //! A client logs in on tokio (`client::login`) and is handed to a worker as a bare socket (`worker::login`). Its
 //! request stays unread in the socket until a server is free (`worker::queue`). `worker::relay` reads it,
 //! `session::upstream` notes what the server will owe and puts settings and missing statements in front, and one write
-//! sends it. The reply comes the same way back through `session::downstream`; with ReadyForQuery and nothing
+//! sends it. The reply comes back by `worker::replies` and `session::downstream`; with ReadyForQuery and nothing
 //! owed, `worker::release` frees the server for the first who waits. Clients share as few workers as the load needs
 //! and move between transactions (`worker::balance`).
+//!
+//! # Where the database has nodes
+//!
+//! `cluster` finds them (`cluster::discovery`, whose tasks `worker::discovery` runs) and watches them: roles, and which
+//! replica has replayed what. `worker::route` looks at a request as a whole (`session::unit`), asks `sql` what it does, by
+//! the catalog that `cluster` keeps, and picks a node, which is a pool of its own. `worker::routed` lets a pipeline go on there
+//! as far as it may, and raises the floors that later reads must have seen before a writer is told that it is done.
+//! `worker::replay` runs reads again elsewhere, `worker::lost` lets clients outlive
+//! their servers, `worker::begin` and `worker::own` answer what no server needs to see.
 
 pub(crate) mod admin;
 pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod error;
@@ -37,4 +54,5 @@ pub mod pool;
 pub mod protocol;
 pub mod server;
 pub mod session;
+pub mod sql;
 pub(crate) mod worker;

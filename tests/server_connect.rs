@@ -8,6 +8,7 @@
 )]
 
 mod server_connect {
+    mod own;
     pub(crate) mod postgres;
     mod scripted;
 }
@@ -16,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 
 use pooler::{
     auth::ScramKeys,
-    config::{Settings, SslMode},
+    config::{At, Settings, SslMode},
     error::{Report, Secret},
     net::tls::ServerTls,
     protocol::{BackendKeyData, ProtocolVersion},
@@ -39,6 +40,7 @@ fn spec(cluster: &Cluster, sslmode: SslMode, settings: &Settings) -> ConnectSpec
         address: ServerAddress {
             host: "localhost".to_owned(),
             port: cluster.port,
+            at: At::Any,
             sslmode,
             tls: Arc::new(ServerTls::build(settings).unwrap()),
             keepalive: Keepalive {
@@ -109,6 +111,15 @@ async fn every_sslmode_with_a_server_certificate_of_an_authority() {
     assert!(outcome(&by_address, SslMode::VerifyCa).await.unwrap());
     let error = outcome(&by_address, SslMode::VerifyFull).await.unwrap_err();
     assert!(matches!(error, ConnectError::Handshake(_)), "{error}");
+    // A node that was found at one address of a name has to be who has the name.
+    let mut found = trusted.clone();
+    found.address.at = At::Ip([127, 0, 0, 1].into());
+    assert!(outcome(&found, SslMode::VerifyFull).await.unwrap());
+    found.address.host = "elsewhere.example".to_owned();
+    assert!(outcome(&found, SslMode::VerifyCa).await.unwrap());
+    assert!(matches!(outcome(&found, SslMode::VerifyFull).await, Err(ConnectError::Handshake(_))));
+    found.address.at = At::Each;
+    assert!(matches!(outcome(&found, SslMode::Disable).await, Err(ConnectError::Resolve { .. })));
 }
 
 /// The two recipes of PostgreSQL's documentation, whose certificates webpki does not take.

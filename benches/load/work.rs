@@ -21,11 +21,18 @@ pub(crate) enum Mode {
     ManyRows,
     /// Log in, one simple query, leave.
     Connect,
+    /// Nine SELECTs for each UPDATE, on ten tables, simple queries.
+    Mixed,
+    /// The same, with named statements.
+    MixedPrepared,
 }
 
 const SELECT: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = $1";
 const STATEMENT: &str = "P_0";
 const ROWS_PER_SCALE: u64 = 100_000;
+/// Of `mixed`: tables mixed_0, mixed_1, …, and rows in each.
+const TABLES: u64 = 10;
+const ROWS: u64 = 10_000;
 
 /// One client's stream of requests.
 pub(crate) struct Work {
@@ -53,12 +60,20 @@ impl Work {
 
     /// What has to be sent once, before the first transaction.
     pub(crate) fn prelude(&self) -> Option<Vec<u8>> {
-        (self.mode == Mode::Prepared).then(|| {
-            let mut out = Vec::new();
-            parse(&mut out, STATEMENT);
-            message(&mut out, b'S', |_| {});
-            out
-        })
+        let mut out = Vec::new();
+        match self.mode {
+            Mode::Prepared => parse(&mut out, STATEMENT, SELECT),
+            Mode::MixedPrepared => {
+                for table in 0..TABLES {
+                    for write in [false, true] {
+                        parse(&mut out, &mixed_name(table, write), &mixed(table, write, "$1"));
+                    }
+                }
+            }
+            _ => return None,
+        }
+        message(&mut out, b'S', |_| {});
+        Some(out)
     }
 
     /// Appends the next request; `true` if its reply completes a transaction.
@@ -68,10 +83,18 @@ impl Work {
                 query(out, &format!("SELECT abalance FROM pgbench_accounts WHERE aid = {}", self.account()));
             }
             Mode::Extended => {
-                parse(out, "");
-                self.execute(out, "");
+                parse(out, "", SELECT);
+                execute(out, "", self.account());
             }
-            Mode::Prepared => self.execute(out, STATEMENT),
+            Mode::Prepared => execute(out, STATEMENT, self.account()),
+            Mode::Mixed => {
+                let (table, write) = self.mix();
+                query(out, &mixed(table, write, &self.pick(ROWS).to_string()));
+            }
+            Mode::MixedPrepared => {
+                let (table, write) = self.mix();
+                execute(out, &mixed_name(table, write), self.pick(ROWS));
+            }
             Mode::Tpcb => return self.tpcb(out),
             Mode::BigRow => query(out, "SELECT repeat('0123456789abcdef0123456789abcdef', 32768)"),
             Mode::ManyRows => query(out, "SELECT i, repeat('x', 85) FROM generate_series(1, 10000) i"),
@@ -79,26 +102,9 @@ impl Work {
         true
     }
 
-    /// The same messages as libpq's: Bind, Describe, Execute, Sync.
-    fn execute(&mut self, out: &mut Vec<u8>, statement: &str) {
-        let account = self.account().to_string();
-        message(out, b'B', |b| {
-            cstr(b, "");
-            cstr(b, statement);
-            b.extend_from_slice(&[0, 0, 0, 1]);
-            b.extend_from_slice(&u32::try_from(account.len()).unwrap_or(0).to_be_bytes());
-            b.extend_from_slice(account.as_bytes());
-            b.extend_from_slice(&[0, 1, 0, 0]);
-        });
-        message(out, b'D', |b| {
-            b.push(b'P');
-            cstr(b, "");
-        });
-        message(out, b'E', |b| {
-            cstr(b, "");
-            b.extend_from_slice(&[0; 4]);
-        });
-        message(out, b'S', |_| {});
+    /// A table, and whether it is written.
+    fn mix(&mut self) -> (u64, bool) {
+        (self.pick(TABLES) - 1, self.pick(10) == 1)
     }
 
     fn tpcb(&mut self, out: &mut Vec<u8>) -> bool {
@@ -145,10 +151,44 @@ fn query(out: &mut Vec<u8>, sql: &str) {
     message(out, b'Q', |b| cstr(b, sql));
 }
 
-fn parse(out: &mut Vec<u8>, statement: &str) {
+fn mixed(table: u64, write: bool, id: &str) -> String {
+    if write {
+        format!("UPDATE mixed_{table} SET v = v + 1 WHERE id = {id}")
+    } else {
+        format!("SELECT v FROM mixed_{table} WHERE id = {id}")
+    }
+}
+
+fn mixed_name(table: u64, write: bool) -> String {
+    format!("{}{table}", if write { "w" } else { "r" })
+}
+
+/// The same messages as libpq's: Bind, Describe, Execute, Sync.
+fn execute(out: &mut Vec<u8>, statement: &str, value: u64) {
+    let value = value.to_string();
+    message(out, b'B', |b| {
+        cstr(b, "");
+        cstr(b, statement);
+        b.extend_from_slice(&[0, 0, 0, 1]);
+        b.extend_from_slice(&u32::try_from(value.len()).unwrap_or(0).to_be_bytes());
+        b.extend_from_slice(value.as_bytes());
+        b.extend_from_slice(&[0, 1, 0, 0]);
+    });
+    message(out, b'D', |b| {
+        b.push(b'P');
+        cstr(b, "");
+    });
+    message(out, b'E', |b| {
+        cstr(b, "");
+        b.extend_from_slice(&[0; 4]);
+    });
+    message(out, b'S', |_| {});
+}
+
+fn parse(out: &mut Vec<u8>, statement: &str, sql: &str) {
     message(out, b'P', |b| {
         cstr(b, statement);
-        cstr(b, SELECT);
+        cstr(b, sql);
         b.extend_from_slice(&[0, 0]);
     });
 }

@@ -1,95 +1,176 @@
-//! The admin console: databases `pooler` and `pgbouncer` over psql, with PgBouncer's commands.
+//! The admin console: databases `pooler` and `pgbouncer`, with PgBouncer's commands, over both query protocols.
 //!
-//! One task per console client; the worker that owns its socket hands over whole messages. Simple query protocol only.
+//! One task per console client; the worker that owns its socket hands over whole messages.
 
+mod act;
 mod command;
+pub(crate) mod commands;
+mod extended;
+mod reload;
 mod result;
 mod show;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
 
 use command::Command;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use commands::{Commands, Shutdown};
+use extended::{Execution, Extended};
+use result::{Columns, Row};
+use tokio::sync::mpsc::{Receiver, error::TryRecvError};
 
 use crate::{
-    app::{
-        commands::{Commands, Shutdown},
-        process::pid_of,
-    },
     client::{ConsoleRight, LoggedIn},
     protocol::{
-        BackendKeyData,
+        BackendKeyData, backend,
         encode::{self, Severity},
+        frame::HEADER,
         frontend,
     },
-    worker::message::{ClientRef, ConsoleInput, Message},
+    worker::{
+        message::{ClientRef, ConsoleInput, ConsoleLink, Message},
+        process::pid_of,
+    },
 };
 
 /// What SHOW HELP tells.
-const HELP: &str = "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|STATS|LISTS|STATE|VERSION\n\t\
-    PAUSE [<db>]\n\tRESUME [<db>]\n\tRECONNECT [<db>]\n\tKILL [<db>]\n\tKILL_CLIENT <client_id>\n\tRELOAD\n\t\
-    SHUTDOWN [WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS]";
-/// How often a waiting PAUSE looks.
-const POLL: Duration = Duration::from_millis(50);
+const HELP: &str = "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|LISTS|STATE|VERSION\n\t\
+    SHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS\n\t\
+    SHOW NODES|ROUTES|WHY '<sql>'\n\t\
+    SET key = arg\n\tRELOAD\n\tPAUSE [<db>]\n\tRESUME [<db>]\n\tDISABLE <db>\n\tENABLE <db>\n\t\
+    RECONNECT [<db>]\n\tKILL [<db>]\n\tKILL_CLIENT <client_id>\n\tWAIT_CLOSE [<db>]\n\t\
+    SHUTDOWN\n\tSHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS";
+/// What drivers set at every server; here it means nothing.
+const IGNORED: [&str; 10] = [
+    "application_name",
+    "client_encoding",
+    "client_min_messages",
+    "datestyle",
+    "default_transaction_isolation",
+    "extra_float_digits",
+    "intervalstyle",
+    "search_path",
+    "standard_conforming_strings",
+    "timezone",
+];
+/// Answers are sent together up to this many bytes.
+const SEND_AT: usize = 64 << 10;
 
 struct Console {
     commands: Arc<Commands>,
     right: ConsoleRight,
-    unsent: Vec<u8>,
+    user: String,
+    client: ClientRef,
+    input: Receiver<ConsoleInput>,
+    /// A cancel request has come.
+    cancelled: Arc<AtomicBool>,
+    extended: Extended,
+    /// Between BEGIN and COMMIT, which mean nothing but to the driver.
+    in_transaction: bool,
+    /// Messages have been taken since something was sent: the worker waits to hear of it.
+    taken: bool,
+    /// To be done once the answer has been sent.
+    shutdown: Option<Shutdown>,
+    out: Vec<u8>,
 }
 
 /// A failed command.
+#[derive(Debug)]
 struct Refused {
     sqlstate: &'static str,
     message: String,
+    detail: Option<String>,
 }
 
-impl From<String> for Refused {
-    fn from(message: String) -> Self {
-        Self { sqlstate: "08P01", message }
+impl Refused {
+    fn new(sqlstate: &'static str, message: impl Into<String>) -> Self {
+        Self { sqlstate, message: message.into(), detail: None }
+    }
+
+    fn invalid(sql: &str) -> Self {
+        Self::new("42601", format!("invalid command '{sql}', use SHOW HELP;"))
     }
 }
 
-/// Starts a console task for a client. The greeting is sent by the task.
-pub(crate) fn open(commands: Arc<Commands>, client: &LoggedIn) -> (UnboundedSender<ConsoleInput>, Vec<u8>) {
-    let (sender, receiver) = unbounded_channel();
-    let right = client.console.unwrap_or(ConsoleRight::Stats);
-    let console = Console { commands, right, unsent: client.unsent.clone() };
-    tokio::spawn(console.run(receiver));
-    (sender, Vec::new())
+/// What a command gives.
+enum Answer {
+    Rows(Columns, Vec<Row>),
+    Tag(String),
+    Notice { message: &'static str, detail: Option<&'static str>, tag: &'static str },
+    Empty,
+}
+
+/// Starts a console task for a client, which greets it as soon as it is told its number.
+pub(crate) fn open(commands: Arc<Commands>, login: &LoggedIn) -> ConsoleLink {
+    let (link, mut input) = ConsoleLink::new();
+    let cancelled = Arc::clone(&link.cancelled);
+    let right = login.console.unwrap_or(ConsoleRight::Stats);
+    let (user, unsent) = (login.user.clone(), login.unsent.clone());
+    tokio::spawn(async move {
+        let Some(ConsoleInput::Connected { client, secret }) = input.recv().await else { return };
+        let mut console = Console {
+            commands,
+            right,
+            user,
+            client,
+            input,
+            cancelled,
+            extended: Extended::default(),
+            in_transaction: false,
+            taken: false,
+            shutdown: None,
+            out: unsent,
+        };
+        console.greet(secret);
+        console.run().await;
+    });
+    link
 }
 
 impl Console {
-    async fn run(mut self, mut input: UnboundedReceiver<ConsoleInput>) {
-        let Some(ConsoleInput::Connected(client)) = input.recv().await else { return };
-        let greeting = self.greeting(client);
-        self.send(client, greeting, false);
-        while let Some(next) = input.recv().await {
+    async fn run(mut self) {
+        loop {
+            let next = match self.input.try_recv() {
+                Err(TryRecvError::Empty) => {
+                    self.send(false);
+                    self.input.recv().await
+                }
+                next => next.ok(),
+            };
+            let Some(next) = next else { return };
+            self.taken = true;
             let ConsoleInput::Frame(tag, body) = next else { continue };
-            let mut out = Vec::new();
-            if tag != frontend::QUERY {
-                let text = "extended query protocol not supported by admin console";
-                encode::error(&mut out, Severity::Fatal, "08P01", text, None, None);
-                return self.send(client, out, true);
+            if self.frame(tag, &body).await.is_break() {
+                return self.send(true);
             }
-            let sql = String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(&body)).into_owned();
-            if let Err(refused) = self.execute(&sql, &mut out).await {
-                encode::error(&mut out, Severity::Error, refused.sqlstate, &refused.message, None, None);
+            if self.out.len() >= SEND_AT || self.shutdown.is_some() {
+                self.send(false);
             }
-            encode::ready_for_query(&mut out, b'I');
-            self.send(client, out, false);
+            if let Some(how) = self.shutdown.take() {
+                self.commands.shut_down(how);
+            }
         }
     }
 
-    fn send(&self, client: ClientRef, bytes: Vec<u8>, close: bool) {
+    /// Sends the answers so far; with none, the worker is told at least that messages have been taken.
+    fn send(&mut self, close: bool) {
+        if self.out.is_empty() && !self.taken && !close {
+            return;
+        }
+        self.taken = false;
+        let (client, bytes) = (self.client, std::mem::take(&mut self.out));
         if let Some(worker) = self.commands.process.workers.get(client.worker) {
             worker.send(Message::ConsoleOutput { client, bytes, close });
         }
     }
 
-    fn greeting(&mut self, client: ClientRef) -> Vec<u8> {
-        let mut out = std::mem::take(&mut self.unsent);
-        encode::authentication_ok(&mut out);
+    fn greet(&mut self, secret: Box<[u8]>) {
+        self.commands.count_console(|totals| totals.logins += 1);
+        let out = &mut self.out;
+        encode::authentication_ok(out);
         let parameters = [
             // Exporters read PgBouncer's version here.
             ("server_version", "1.25.2/bouncer"),
@@ -101,103 +182,178 @@ impl Console {
             ("is_superuser", "on"),
         ];
         for (name, value) in parameters {
-            encode::parameter_status(&mut out, name, value);
+            encode::parameter_status(out, name, value);
         }
-        // Nothing runs here that could be cancelled: the key matches nothing.
-        let pid = pid_of(client.id);
-        encode::backend_key_data(&mut out, &BackendKeyData { pid, secret: Box::new([0; 4]) });
-        encode::ready_for_query(&mut out, b'I');
-        out
+        encode::backend_key_data(out, &BackendKeyData { pid: pid_of(self.client.id), secret });
+        self.ready();
     }
 
-    async fn execute(&self, sql: &str, out: &mut Vec<u8>) -> Result<(), Refused> {
-        let invalid = || Refused::from(format!("invalid command '{sql}', use SHOW HELP;"));
-        let Command { verb, argument } = command::parse(sql).ok_or_else(invalid)?;
-        if let "SHOW" | "SELECT" = verb.as_str() {
-            let what = argument.ok_or_else(invalid)?;
-            if what.eq_ignore_ascii_case("help") {
-                encode::error(out, Severity::Notice, "00000", "Console usage", Some(HELP), None);
-                result::complete(out, "SHOW");
-                return Ok(());
-            }
-            let table = show::table(&self.commands, &what).await.ok_or_else(invalid)?;
-            table.write(out);
-            return Ok(());
-        }
-        if self.right != ConsoleRight::Admin {
-            return Err("admin access needed".to_owned().into());
-        }
-        self.act(&verb, argument.as_deref(), &invalid).await?;
-        result::complete(out, &verb);
-        Ok(())
+    fn ready(&mut self) {
+        encode::ready_for_query(&mut self.out, if self.in_transaction { b'T' } else { b'I' });
     }
 
-    async fn act(
-        &self,
-        verb: &str,
-        argument: Option<&str>,
-        invalid: &impl Fn() -> Refused,
-    ) -> Result<(), Refused> {
-        let commands = &self.commands;
-        match verb {
-            "RELOAD" => {
-                let task = Arc::clone(commands);
-                let reloaded = tokio::task::spawn_blocking(move || task.reload().is_ok()).await;
-                if !reloaded.unwrap_or(false) {
-                    let message = "RELOAD failed, see logs for additional details".to_owned();
-                    return Err(Refused { sqlstate: "F0000", message });
+    /// One message. Breaks when the connection is to end.
+    async fn frame(&mut self, tag: u8, body: &[u8]) -> ControlFlow<()> {
+        let size = u64::try_from(body.len() + HEADER).unwrap_or(0);
+        self.commands.count_console(|totals| totals.received += size);
+        match tag {
+            frontend::QUERY => {
+                self.extended.simple_query();
+                let done = self.query(body).await;
+                self.or_tell(done);
+                self.extended.sync(self.in_transaction);
+                self.ready();
+            }
+            frontend::SYNC => {
+                self.extended.sync(self.in_transaction);
+                self.ready();
+            }
+            frontend::FLUSH => self.send(false),
+            // Late messages of a COPY that has failed: PostgreSQL ignores them too.
+            frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL => {}
+            frontend::FUNCTION_CALL => {
+                let refused = Refused::new("0A000", "the console has no functions");
+                self.or_tell(Err(refused));
+                self.ready();
+            }
+            frontend::PARSE | frontend::BIND | frontend::DESCRIBE | frontend::CLOSE | frontend::EXECUTE => {
+                if !self.extended.failed {
+                    let done = self.extended_message(tag, body).await;
+                    self.extended.failed = done.is_err();
+                    self.or_tell(done);
                 }
             }
-            "PAUSE" => {
-                self.known(argument)?;
-                if argument.is_none() && commands.process.pools.all_paused() {
-                    return Err("already suspended/paused".to_owned().into());
-                }
-                commands.pause(argument);
-                while commands.busy_servers(argument).await > 0 {
-                    tokio::time::sleep(POLL).await;
-                }
+            _ => {
+                let text = format!("invalid frontend message type {tag}");
+                encode::error(&mut self.out, Severity::Fatal, "08P01", &text, None, None);
+                return ControlFlow::Break(());
             }
-            "RESUME" => {
-                self.known(argument)?;
-                if argument.is_none() && !commands.process.pools.all_paused() {
-                    return Err("pooler is not paused/suspended".to_owned().into());
-                }
-                commands.resume(argument);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn or_tell(&mut self, done: Result<(), Refused>) {
+        if let Err(refused) = done {
+            let detail = refused.detail.as_deref();
+            encode::error(&mut self.out, Severity::Error, refused.sqlstate, &refused.message, detail, None);
+        }
+    }
+
+    async fn query(&mut self, body: &[u8]) -> Result<(), Refused> {
+        let sql = String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(body)).into_owned();
+        match self.execute(understand(&sql)?).await? {
+            Answer::Rows(columns, rows) => {
+                result::describe(&mut self.out, columns, &[]);
+                rows.iter().for_each(|row| result::row(&mut self.out, columns, &[], row));
+                result::complete(&mut self.out, "SHOW");
             }
-            "RECONNECT" => {
-                self.known(argument)?;
-                commands.reconnect(argument);
-            }
-            "KILL" => {
-                self.known(argument)?;
-                commands.kill(argument);
-            }
-            "KILL_CLIENT" => {
-                let id = argument.and_then(|a| a.parse().ok());
-                let id = id.ok_or_else(|| "invalid client pointer supplied".to_owned())?;
-                if !commands.kill_client(id).await {
-                    return Err("client not found".to_owned().into());
-                }
-            }
-            "SHUTDOWN" => commands.shut_down(match argument.map(str::to_ascii_uppercase).as_deref() {
-                None => Shutdown::Now,
-                Some("WAIT_FOR_SERVERS") => Shutdown::WaitForServers,
-                Some("WAIT_FOR_CLIENTS") => Shutdown::WaitForClients,
-                Some(_) => return Err(invalid()),
-            }),
-            _ => return Err(invalid()),
+            answer => self.tell(answer),
         }
         Ok(())
     }
 
-    /// The database that a command names must exist.
-    fn known(&self, database: Option<&str>) -> Result<(), Refused> {
-        match database {
-            Some(name) if self.commands.process.config().resolve_database(name).is_none() => {
-                Err(format!("no such database: {name}").into())
+    async fn extended_message(&mut self, tag: u8, body: &[u8]) -> Result<(), Refused> {
+        match tag {
+            frontend::PARSE => {
+                let (name, sql) = extended::read_parse(body)
+                    .ok_or_else(|| Refused::new("08P01", "invalid Parse message"))?;
+                self.extended.parse(name, understand(sql)?, &mut self.out)
             }
-            _ => Ok(()),
+            frontend::BIND => self.extended.bind(body, &mut self.out),
+            frontend::DESCRIBE => self.extended.describe(body, &mut self.out),
+            frontend::CLOSE => self.extended.close(body, &mut self.out),
+            _ => {
+                let Execution::Run { portal, command, most } = self.extended.execute(body, &mut self.out)?
+                else {
+                    return Ok(());
+                };
+                let rows = match self.execute(command).await? {
+                    Answer::Rows(columns, rows) => Some((columns, rows)),
+                    answer => {
+                        self.tell(answer);
+                        None
+                    }
+                };
+                self.extended.fetched(&portal, rows, most, &mut self.out)
+            }
         }
     }
+
+    /// Writes an answer without rows.
+    fn tell(&mut self, answer: Answer) {
+        match answer {
+            Answer::Rows(..) => {}
+            Answer::Tag(tag) => result::complete(&mut self.out, &tag),
+            Answer::Notice { message, detail, tag } => {
+                encode::error(&mut self.out, Severity::Notice, "00000", message, detail, None);
+                result::complete(&mut self.out, tag);
+            }
+            Answer::Empty => encode::message(&mut self.out, backend::EMPTY_QUERY_RESPONSE, |_| {}),
+        }
+    }
+
+    async fn execute(&mut self, command: Command) -> Result<Answer, Refused> {
+        let started = Instant::now();
+        let answer = self.answer(command).await;
+        let time = u64::try_from(started.elapsed().as_micros()).unwrap_or(0);
+        self.commands.count_console(|totals| {
+            totals.queries += 1;
+            totals.transactions += 1;
+            totals.query_time += time;
+            totals.transaction_time += time;
+        });
+        answer
+    }
+
+    async fn answer(&mut self, command: Command) -> Result<Answer, Refused> {
+        Ok(match command {
+            Command::Empty => Answer::Empty,
+            Command::Transaction(tag) => {
+                self.in_transaction = ["BEGIN", "START TRANSACTION"].contains(&tag);
+                Answer::Tag(tag.to_owned())
+            }
+            Command::Show(what) => match show::columns(&what) {
+                None => return Err(Refused::invalid(&format!("SHOW {what}"))),
+                Some([]) => Answer::Notice { message: "Console usage", detail: Some(HELP), tag: "SHOW" },
+                Some(columns) => Answer::Rows(columns, show::rows(&self.commands, &what).await),
+            },
+            Command::Why(sql) => Answer::Rows(show::WHY, show::why(&self.commands, &sql)),
+            Command::Set { name, .. } if is_ignored(&name) => {
+                Answer::Notice { message: "SET ignored", detail: None, tag: "SET" }
+            }
+            Command::Set { name, value } => {
+                self.check_right()?;
+                self.set(&name, &value).await?;
+                Answer::Tag(format!("SET {name}={value}"))
+            }
+            Command::Other { verb, argument } => {
+                self.check_right()?;
+                let arguments = argument.as_deref().map(|a| format!(" '{a}'")).unwrap_or_default();
+                tracing::info!(user = self.user, "{verb}{arguments} command issued");
+                self.act(&verb, argument.as_deref()).await?;
+                Answer::Tag(verb)
+            }
+        })
+    }
+
+    fn check_right(&self) -> Result<(), Refused> {
+        match self.right {
+            ConsoleRight::Admin => Ok(()),
+            ConsoleRight::Stats => Err(Refused::new("42501", "admin access needed")),
+        }
+    }
+}
+
+fn is_ignored(name: &str) -> bool {
+    IGNORED.iter().any(|ignored| ignored.eq_ignore_ascii_case(name))
+}
+
+/// What a text means, if it is a command at all.
+fn understand(sql: &str) -> Result<Command, Refused> {
+    let command = command::parse(sql).filter(|command| match command {
+        Command::Show(what) => show::columns(what).is_some(),
+        Command::Other { verb, argument } => act::is_known(verb, argument.as_deref()),
+        _ => true,
+    });
+    command.ok_or_else(|| Refused::invalid(sql))
 }

@@ -5,8 +5,8 @@ use std::{
     net::SocketAddr,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -15,17 +15,16 @@ use tokio::{
     sync::{Semaphore, oneshot},
 };
 
-use super::{commands::Commands, process::Process};
 use crate::{
-    admin,
+    admin::{self, commands::Commands},
     client::{
         LoggedIn,
         login::{Accepted, CancelRequest, LoginContext, Opened, login},
     },
     config::{PoolMode, Settings},
     pool::registry::proved,
-    server,
-    worker::message::Message,
+    server::{self, Keepalive},
+    worker::{message::Message, process::Process},
 };
 
 /// Cancel requests that are passed on at the same time; more wait.
@@ -132,36 +131,70 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<Accepted> {
+    /// The next connection; `None`: it was over before it began.
+    async fn accept(&self, process: &Process) -> io::Result<Option<Accepted>> {
         match self {
             Self::Tcp(listener, _) => {
                 let (socket, peer) = listener.accept().await?;
-                Accepted::tcp(socket, peer)
+                // Fails for who has left again already: the login will see that.
+                let _ = Keepalive::of(&process.config().settings).apply(&socket);
+                Ok(Accepted::tcp(socket, peer).ok())
             }
-            Self::Unix(listener, _) => Accepted::unix(listener.accept().await?.0),
+            Self::Unix(listener, _) => Ok(Accepted::unix(listener.accept().await?.0).ok()),
         }
     }
 
-    /// Accepts until the process shuts down.
+    /// Accepts until the process shuts down; on a unix socket until it ends, so that the console can be reached.
     pub(super) async fn accept_loop(self, process: Arc<Process>, commands: Arc<Commands>) {
         let mut closing = commands.closing();
+        let mut trouble = None;
+        let stays = matches!(self, Self::Unix(..));
         loop {
             let accepted = tokio::select! {
-                accepted = self.accept() => accepted,
-                _ = closing.wait_for(|closed| *closed) => return,
+                accepted = self.accept(&process) => accepted,
+                _ = closing.wait_for(|closed| *closed), if !stays => return,
             };
             match accepted {
                 Ok(accepted) => {
-                    tokio::spawn(open(accepted, Arc::clone(&process), Arc::clone(&commands)));
+                    if let Some(since) = trouble.take() {
+                        say_it_is_over(since);
+                    }
+                    if let Some(accepted) = accepted {
+                        tokio::spawn(open(accepted, Arc::clone(&process), Arc::clone(&commands)));
+                    }
                 }
+                Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
                     // Out of descriptors, most likely: spinning would make it worse, and the log is not for each try.
-                    tracing::error!("cannot accept clients: {error}; trying again in 100 ms");
+                    if trouble.is_none() {
+                        tracing::error!("cannot accept clients: {error}; trying again every 100 ms");
+                        trouble = Some(Instant::now());
+                    }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         }
     }
+}
+
+fn say_it_is_over(since: Instant) {
+    tracing::info!("accepting clients again, after {:.1} s", since.elapsed().as_secs_f32());
+}
+
+/// accept(2) also tells of errors of the connection that it would have returned; the next one may be fine.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+    )
 }
 
 /// Takes one connection through its login and hands it on.
@@ -170,7 +203,12 @@ async fn open(accepted: Accepted, process: Arc<Process>, commands: Arc<Commands>
     let context =
         LoginContext { config: live.config, tls: live.client_tls, shared: Arc::clone(&process.logins) };
     match login(accepted, &context).await {
-        Ok(Opened::LoggedIn(client)) => hand_on(client, &process, &commands),
+        Ok(Opened::LoggedIn(client)) => {
+            if let Some(database) = &client.database {
+                process.nodes_were_looked_for(database).await;
+            }
+            hand_on(client, &process, &commands);
+        }
         Ok(Opened::Cancel(request)) => cancel(&request, &process).await,
         // The client has been told, and the log too.
         Err(_) => {}
@@ -178,20 +216,19 @@ async fn open(accepted: Accepted, process: Arc<Process>, commands: Arc<Commands>
 }
 
 fn hand_on(client: Box<LoggedIn>, process: &Arc<Process>, commands: &Arc<Commands>) {
-    if process.shutting_down.load(Ordering::Acquire) && client.console.is_none() {
-        return;
-    }
+    tracing::debug!(database = client.database_name, user = client.user, "client has proved who it is");
     let Some(database) = &client.database else {
         let Some(worker) = process.place(false) else { return };
-        let (console, greeting) = admin::open(Arc::clone(commands), &client);
-        return worker.send(Message::Console { login: client, console, greeting });
+        let console = admin::open(Arc::clone(commands), &client);
+        return worker.send(Message::Console { login: client, console });
     };
     let pool = process.pool(database, &client.user_config);
     if let Some(credentials) = proved(client.password.as_ref(), client.scram_keys.as_ref())
         && database.user.is_none()
     {
-        pool.offer_credentials(credentials);
+        pool.offer_credentials(&credentials);
     }
+    process.watch(&pool);
     let moves = pool.settings().mode != PoolMode::Session;
     let Some(worker) = process.place(moves) else { return };
     worker.send(Message::Client { login: client, pool });
@@ -206,10 +243,11 @@ async fn cancel(request: &CancelRequest, process: &Process) {
     worker.send(Message::Cancel { key: request.key.clone(), reply });
     let Ok(Some(job)) = job.await else { return };
     let limit = process.config().settings.cancel_wait_timeout;
-    if let Err(error) = server::cancel(&job.target, &job.key, limit).await {
+    let sent = server::cancel(&job.target, &job.key, limit).await;
+    if let Err(error) = &sent {
         tracing::warn!("cancel request failed: {error}");
     }
     if let Some(worker) = process.workers.get(job.server.worker) {
-        worker.send(Message::CancelDone { server: job.server });
+        worker.send(Message::CancelDone { server: job.server, lost: sent.is_err() });
     }
 }

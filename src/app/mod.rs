@@ -1,26 +1,25 @@
 //! The process: from the configuration to running workers and listeners, and the way back.
 
-pub(crate) mod commands;
-pub mod limits;
+mod descriptors;
 mod listener;
-pub(crate) mod process;
-mod reload;
 mod signals;
+mod statistics;
 
 use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, thread};
 
 use mio::{Poll, Waker};
-use process::{Live, MAX_WORKERS, Process};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
+    admin::commands::{Commands, LogLevel},
     cli::{Source, Verbosity},
     client::login::LoginShared,
     config::{Loaded, LogFormat, Settings},
     net::tls::{ClientTls, ServerTls},
     worker::{
-        Worker,
+        Worker, memory,
         message::{Message, WorkerHandle},
+        process::{Live, MAX_WORKERS, Process},
     },
 };
 
@@ -29,6 +28,7 @@ type StartError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Serves until told to stop.
 pub fn run(source: Source, verbosity: Verbosity) -> ExitCode {
+    memory::return_large_buffers();
     let loaded = match source.load() {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -44,9 +44,9 @@ pub fn run(source: Source, verbosity: Verbosity) -> ExitCode {
         }
     };
     for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!("{}", warning.in_one_line());
     }
-    match serve(source, loaded, verbosity, log_level) {
+    match serve(source, loaded, log_level) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("cannot start: {error}");
@@ -55,13 +55,18 @@ pub fn run(source: Source, verbosity: Verbosity) -> ExitCode {
     }
 }
 
-/// Changes the log level of the running process.
-pub(crate) type LogLevel = Box<dyn Fn(&str) + Send + Sync>;
+/// What libraries have to say below `info` is for those who write them, and not a line for each event.
+fn filter_of(level: &str) -> String {
+    match level {
+        "debug" | "trace" => format!("info,pooler={level}"),
+        other => other.to_owned(),
+    }
+}
 
 fn start_log(settings: &Settings, verbosity: Verbosity) -> Result<LogLevel, StartError> {
     use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _};
     let level = verbosity.level().unwrap_or(&settings.log_level);
-    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(level)?);
+    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(filter_of(level))?);
     let registry = tracing_subscriber::registry().with(filter);
     match settings.log_format {
         LogFormat::Json => {
@@ -77,19 +82,14 @@ fn start_log(settings: &Settings, verbosity: Verbosity) -> Result<LogLevel, Star
     }
     let overridden = verbosity.level().is_some();
     Ok(Box::new(move |level| {
-        if !overridden && let Ok(filter) = EnvFilter::try_new(level) {
+        if !overridden && let Ok(filter) = EnvFilter::try_new(filter_of(level)) {
             // Fails only when the subscriber is gone.
             let _ = handle.reload(filter);
         }
     }))
 }
 
-fn serve(
-    source: Source,
-    loaded: Loaded,
-    _verbosity: Verbosity,
-    log_level: LogLevel,
-) -> Result<(), StartError> {
+fn serve(source: Source, loaded: Loaded, log_level: LogLevel) -> Result<(), StartError> {
     let settings = &loaded.config.settings;
     let live = Live {
         client_tls: ClientTls::build(settings)?.map(Arc::new),
@@ -98,7 +98,7 @@ fn serve(
     };
     let count = worker_count(&live.config.settings);
     let runtime = Builder::new_multi_thread()
-        .worker_threads(count.min(4))
+        .worker_threads((count / 4).clamp(1, 4))
         .thread_name("pooler-login")
         .enable_all()
         .build()?;
@@ -121,12 +121,14 @@ async fn listen_until_stopped(
     log_level: LogLevel,
 ) -> Result<(), StartError> {
     let listeners = listener::bind(&process.config().settings).await?;
-    let commands = Arc::new(commands::Commands::new(Arc::clone(process), source, log_level));
+    let commands = Arc::new(Commands::new(Arc::clone(process), source, log_level));
+    process.discover();
     for listener in listeners {
         tracing::info!("listening on {}", listener.name());
         tokio::spawn(listener.accept_loop(Arc::clone(process), Arc::clone(&commands)));
     }
     commands.open_minimum();
+    tokio::spawn(statistics::keep(Arc::clone(&commands)));
     tracing::info!(
         "process up: pooler {}, {} workers, pid {}",
         env!("CARGO_PKG_VERSION"),
@@ -159,6 +161,7 @@ fn start_workers(
         parts.push((poll, inbox));
     }
     let logins = Arc::new(LoginShared::new()?);
+    logins.limits.keep_descriptors_from(descriptors::raise_limit(live.config.settings.max_client_conn));
     let process = Arc::new(Process::new(live, handles, logins, runtime.handle().clone()));
     let mut threads = Vec::new();
     for (id, (poll, inbox)) in parts.into_iter().enumerate() {

@@ -7,7 +7,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::commands::{Commands, Shutdown};
+use crate::admin::commands::{Commands, Shutdown};
 
 /// How often it is looked whether everybody has left.
 const POLL: Duration = Duration::from_millis(100);
@@ -37,12 +37,17 @@ impl Signals {
     async fn handle_one(&mut self, commands: &Arc<Commands>) {
         tokio::select! {
             _ = self.hangup.recv() => {
+                tracing::info!("got SIGHUP, re-reading config");
                 let commands = Arc::clone(commands);
                 // What is wrong has been logged.
                 let _ = tokio::task::spawn_blocking(move || commands.reload()).await;
             }
             _ = self.terminate.recv() => {
-                tracing::info!("got SIGTERM, shutting down, waiting for all clients disconnect");
+                if commands.is_shutting_down() {
+                    tracing::info!("got SIGTERM while shutting down, fast exit");
+                } else {
+                    tracing::info!("got SIGTERM, shutting down, waiting for all clients disconnect");
+                }
                 commands.shut_down(Shutdown::WaitForClients);
             }
             _ = self.interrupt.recv() => {
@@ -53,11 +58,15 @@ impl Signals {
                 tracing::info!("got SIGQUIT, fast exit");
                 commands.shut_down(Shutdown::Now);
             }
-            _ = self.pause.recv() => commands.pause(None),
+            _ = self.pause.recv() => {
+                tracing::info!("got SIGUSR1, PAUSE");
+                commands.pause(None);
+            }
             _ = self.resume.recv() => {
-                if commands.process.shutting_down.load(std::sync::atomic::Ordering::Acquire) {
+                if commands.is_shutting_down() {
                     tracing::info!("got SIGUSR2 while shutting down, ignoring");
                 } else {
+                    tracing::info!("got SIGUSR2, RESUME");
                     commands.resume(None);
                 }
             }
@@ -77,16 +86,11 @@ pub(super) async fn until_stopped(commands: &Arc<Commands>) -> io::Result<()> {
     }
     let limit = commands.process.config().settings.shutdown_timeout;
     let deadline = (!limit.is_zero()).then(|| Instant::now() + limit);
-    let mut paused = false;
     loop {
         let how = *requests.borrow_and_update();
         let over = deadline.is_some_and(|d| Instant::now() >= d);
         if how == Some(Shutdown::Now) || over {
             return Ok(());
-        }
-        if how == Some(Shutdown::WaitForServers) && !paused {
-            paused = true;
-            commands.pause(None);
         }
         if is_done(commands, how).await {
             return Ok(());

@@ -1,4 +1,5 @@
 //! Why an authentication exchange failed, in PgBouncer's words (where it has them) with PostgreSQL's SQLSTATE.
+//! Of a wrong password clients hear PostgreSQL's words: see `client::error`.
 
 use crate::error::Report;
 

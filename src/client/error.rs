@@ -3,8 +3,8 @@
 use std::io;
 
 use crate::{
-    app::limits::LimitError,
     auth::AuthError,
+    client::limits::LimitError,
     error::Report,
     protocol::startup::{OptionsError, StartupPacketError},
 };
@@ -30,6 +30,9 @@ pub enum LoginError {
     Limit(#[from] LimitError),
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// A wrong password or an unknown user, in PostgreSQL's words whatever the method.
+    #[error("password authentication failed for user \"{user}\"")]
+    WrongPassword { user: String, cause: AuthError },
 
     /// Clear bytes behind an SSLRequest or GSSENCRequest: somebody stuffs commands into a session that
     /// is about to be encrypted (CVE-2021-23214).
@@ -100,7 +103,7 @@ impl LoginError {
             Self::Startup(e) => Some(e),
             Self::Options(e) => Some(e),
             Self::Limit(e) => Some(e),
-            Self::Auth(e) => Some(e),
+            Self::Auth(e) | Self::WrongPassword { cause: e, .. } => Some(e),
             _ => None,
         }
     }
@@ -118,7 +121,11 @@ impl Report for LoginError {
     }
 
     fn detail(&self) -> Option<String> {
-        self.inner().and_then(Report::detail)
+        match self {
+            // What PgBouncer says: here for those who look for it.
+            Self::WrongPassword { cause: cause @ AuthError::Sasl, .. } => Some(format!("{cause}.")),
+            _ => self.inner().and_then(Report::detail),
+        }
     }
 
     fn hint(&self) -> Option<String> {

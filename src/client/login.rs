@@ -18,10 +18,10 @@ use super::{
     wire::Wire,
 };
 use crate::{
-    app::limits::{Admission, ClientLimits, ClientPermit},
     auth::{AuthError, SecretCache},
+    client::limits::{Admission, ClientLimits, ClientPermit},
     config::{Config, Database, PeerAddr, SslMode, User, is_console},
-    error::Report,
+    error::{Printable, Report},
     net::tls::ClientTls,
     protocol::{BackendKeyData, ProtocolVersion, encode::Severity, startup::StartupPacket},
 };
@@ -97,7 +97,9 @@ pub struct CancelRequest {
 pub async fn login(accepted: Accepted, context: &LoginContext) -> Result<Opened, LoginError> {
     let started = Instant::now();
     let Accepted { mut wire, peer } = accepted;
-    let mut login = Login { context, peer: &peer, permit: context.shared.limits.enter(), request: None };
+    let mut permit = context.shared.limits.enter();
+    permit.note_descriptor(wire.descriptor());
+    let mut login = Login { context, peer: &peer, permit, request: None };
     let limit = context.config.settings.client_login_timeout;
     let outcome = if limit.is_zero() {
         login.run(&mut wire).await
@@ -327,18 +329,6 @@ fn log_attempt(request: &Request, peer: &PeerAddr, wire: &Wire) {
     let description = wire.tls_description();
     let tls = if description.is_empty() { "no" } else { description.as_str() };
     tracing::info!(%db, %user, %tls, replication = %"no", %peer, "login attempt:");
-}
-
-/// Text of a stranger, fit for one line of a log.
-struct Printable<'a>(&'a str);
-
-impl std::fmt::Display for Printable<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for c in self.0.chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
-        }
-        Ok(())
-    }
 }
 
 /// `ADDRESS:PORT` or `unix(PID)`.

@@ -3,6 +3,7 @@
 //! It ends with a `LoggedIn` that is handed to a worker, which sends AuthenticationOk and what follows.
 
 pub mod error;
+pub mod limits;
 pub mod login;
 pub mod password;
 pub mod startup;
@@ -50,7 +51,7 @@ pub struct LoggedIn {
     /// `TLSv1.3/TLS_AES_256_GCM_SHA384`, or empty.
     pub tls_description: String,
     /// Counts the connection until it is dropped.
-    pub permit: crate::app::limits::ClientPermit,
+    pub permit: limits::ClientPermit,
 }
 
 /// What a client may do on the console.

@@ -42,6 +42,15 @@ pub(crate) struct Dialogue<'a> {
 impl<'a> Dialogue<'a> {
     /// Asks for a proof and checks it. On success something may remain in `wire.out`.
     pub(crate) async fn run(self, wire: &mut Wire) -> Result<Proof, LoginError> {
+        self.prove(wire).await.map_err(|error| match error {
+            LoginError::Auth(cause @ (AuthError::Password | AuthError::Sasl)) => {
+                LoginError::WrongPassword { user: self.user.to_owned(), cause }
+            }
+            error => error,
+        })
+    }
+
+    async fn prove(&self, wire: &mut Wire) -> Result<Proof, LoginError> {
         let known = self.config.users.get(self.user);
         let stored = known.and_then(|user| user.password.as_ref()).and_then(|text| Stored::parse(&text.0));
         match self.config.settings.auth_type {
@@ -63,9 +72,7 @@ impl<'a> Dialogue<'a> {
     }
 
     fn iterations(&self) -> NonZeroU32 {
-        NonZeroU32::new(self.config.settings.scram_iterations)
-            .filter(|count| count.get() <= scram::MAX_ITERATIONS)
-            .unwrap_or(secrets::DEFAULT_ITERATIONS)
+        NonZeroU32::new(self.config.settings.scram_iterations).unwrap_or(secrets::DEFAULT_ITERATIONS)
     }
 
     async fn plain(&self, wire: &mut Wire, stored: Option<Stored<'_>>) -> Result<Proof, LoginError> {

@@ -3,7 +3,12 @@
 //! Reads what is there in one system call, which may be more than one packet; what is left over goes to the
 //! worker. Nothing is reserved for a length before the length is checked.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    os::fd::{AsRawFd as _, RawFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -63,6 +68,16 @@ impl Wire {
 
     fn new(io: Io) -> Self {
         Self { io, input: Vec::with_capacity(FIRST_READ), out: Vec::new() }
+    }
+
+    /// The socket's file descriptor; -1: lost.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        match &self.io {
+            Io::Tcp(socket) => socket.as_raw_fd(),
+            Io::Unix(socket) => socket.as_raw_fd(),
+            Io::Tls(stream) => stream.get_ref().0.as_raw_fd(),
+            Io::Gone => -1,
+        }
     }
 
     /// A TCP connection without TLS.

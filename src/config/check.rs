@@ -5,6 +5,7 @@
 use std::{fs::File, net::SocketAddr, path::PathBuf};
 
 use super::{AuthType, Database, Settings, SslMode, file::Reader, problem::Problem};
+use crate::auth::stored::Stored;
 
 /// Longest path of a unix socket (`sun_path` without its end), less `/.s.PGSQL.65535`.
 const LONGEST_SOCKET_DIR: usize = 107 - 15;
@@ -140,6 +141,16 @@ fn users(reader: &mut Reader<'_>) {
             found.push(problem.remedy("store plain passwords or SCRAM secrets, or set auth_type = \"md5\""));
         }
     }
+    for user in reader.config.users.values().filter(|_| settings.auth_type != AuthType::Trust) {
+        let what = match &user.password {
+            None => "has no password",
+            Some(password) if Stored::parse(&password.0).is_none() => "has a damaged SCRAM secret",
+            Some(_) => continue,
+        };
+        let message = format!("user \"{}\" {what} and cannot log in", user.name.escape_debug());
+        let problem = reader.at(&format!("users.{}", user.name), "", message);
+        found.push(problem.remedy("give password, password_file or an entry in auth_file"));
+    }
     for (key, names) in [("admin_users", &settings.admin_users), ("stats_users", &settings.stats_users)] {
         for name in names.iter().filter(|name| !reader.config.users.contains_key(*name)) {
             let problem =
@@ -153,16 +164,25 @@ fn users(reader: &mut Reader<'_>) {
 fn one_database(reader: &mut Reader<'_>, database: &Database) {
     let table = format!("databases.{}", database.name);
     let settings = reader.config.settings.clone();
-    if database.host.is_empty() && !reader.has(&table, "host") && !reader.has(&table, "url") {
+    let has = |key| reader.has(&table, key);
+    // What is wrong with that has been told.
+    let told = has("host") || has("nodes") || has("patroni");
+    if database.host.is_empty() && !told && !has("url") {
         let problem =
             reader.at(&table, "", format!("database \"{}\" has no host", database.name.escape_debug()));
         reader.problems.push(problem.remedy("set host (or url)"));
-    } else if database.host.is_empty() && !reader.has(&table, "host") {
+    } else if database.host.is_empty() && !told {
         let already = reader.at(&table, "url", "");
         if !reader.problems.iter().any(|problem| problem.line == already.line) {
             let problem = reader.at(&table, "url", "the URL names no host");
             reader.problems.push(problem.remedy("write postgres://user:password@host:port/dbname"));
         }
+    }
+    if database.host.contains(',') {
+        let problem = reader.at(&table, "host", "host is a list");
+        reader.problems.push(
+            problem.remedy("give one host, or a primary and its replicas as nodes = [\"db1\", \"db2\"]"),
+        );
     }
     let size = database.pool_size.unwrap_or(settings.default_pool_size);
     if size > 0 && database.min_pool_size.is_some_and(|min| min > size) {

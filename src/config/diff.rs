@@ -77,6 +77,8 @@ fn missing<T>(here: &BTreeMap<String, Arc<T>>, there: &BTreeMap<String, Arc<T>>)
 fn same_connection(a: &Database, b: &Database) -> bool {
     a.host == b.host
         && a.port == b.port
+        && a.nodes == b.nodes
+        && a.patroni == b.patroni
         && a.server_dbname() == b.server_dbname()
         && a.user == b.user
         && a.connect_query == b.connect_query

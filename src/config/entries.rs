@@ -6,10 +6,10 @@
 use std::path::PathBuf;
 
 use super::{
-    Database, User,
-    settings::{POOL_MODES, SSL_MODES},
+    Database, NodeAddress, PatroniApi, User,
+    settings::{CONSISTENCIES, POOL_MODES, ROUTES, SSL_MODES},
     table::{Change, Row},
-    value::{COUNT, Codec, FilePath, Name, Number, Password, Text, Time},
+    value::{COUNT, Codec, FilePath, Name, Nodes, Number, Password, PatroniApis, Text, Time},
 };
 use crate::error::Secret;
 
@@ -18,6 +18,8 @@ use crate::error::Secret;
 pub(super) struct DatabaseEntry {
     pub host: Option<String>,
     pub port: Option<u16>,
+    pub nodes: Option<Vec<NodeAddress>>,
+    pub patroni: Option<Vec<PatroniApi>>,
     pub url: Option<Secret<String>>,
     pub password_file: Option<PathBuf>,
     pub application_name: Option<String>,
@@ -57,9 +59,22 @@ macro_rules! keys {
 keys! { DATABASE_KEYS: DatabaseEntry {
     /// Host name or IP address of the server, or the directory of its unix socket (starts with `/`).
     /// Required, here or in `url`.
-    host => host, Name, "Required; PgBouncer takes the unix socket when it is missing. No lists of hosts yet.";
+    host => host, Name, "Required; PgBouncer takes the unix socket when it is missing, and takes a list of hosts (see `nodes`).";
     /// Port of the server. 5432 if not given.
     port => port, Number(1..=u16::MAX);
+    /// Instead of `host` and `port`: a primary and its streaming replicas, in any order. Which one is the primary is found
+    /// out, also after a failover. Reads go to replicas (see `route` and `read_consistency`). A name whose addresses are
+    /// nodes of their own (a headless service of Kubernetes) is marked, `"db.internal addresses=each"`: it is looked up again
+    /// every `node_discovery_interval`, its IPv6 addresses only if it has no others.
+    nodes => nodes, Nodes, "Not in PgBouncer.";
+    /// Instead of `nodes`: the REST APIs of Patroni's members, which tell the nodes. They are asked one after the other until
+    /// one answers, every `node_discovery_interval`. Who is not Patroni's leader gets no writes; the tag `noloadbalance` keeps
+    /// reads away.
+    patroni => patroni, PatroniApis, "Not in PgBouncer.";
+    /// Instead of the setting of that name.
+    route => database.route, ROUTES, "Not in PgBouncer.";
+    /// Instead of the setting of that name.
+    read_consistency => database.read_consistency, CONSISTENCIES, "Not in PgBouncer.";
     /// Name of the database at the server. The name of the entry if not given; for `*` the name that the
     /// client asked for.
     dbname => database.dbname, Name;
@@ -109,6 +124,10 @@ keys! { USER_KEYS: UserEntry {
     password_file => password_file, FilePath, "Not in PgBouncer.";
     /// Instead of the one of the database and of `[pooler]`.
     pool_mode => user.pool_mode, POOL_MODES;
+    /// Instead of the one of the database and of `[pooler]`.
+    route => user.route, ROUTES, "Not in PgBouncer.";
+    /// Instead of the one of the database and of `[pooler]`.
+    read_consistency => user.read_consistency, CONSISTENCIES, "Not in PgBouncer.";
     /// Size of the user's pools, instead of the one of the database and `default_pool_size`; 0: no limit.
     pool_size => user.pool_size, COUNT;
     /// Instead of the one of the database and of `[pooler]`.

@@ -224,6 +224,22 @@ impl<'a> Reader<'a> {
         if let Some(port) = entry.port {
             database.port = port;
         }
+        if let Some(nodes) = entry.nodes {
+            self.refuse_beside(table, "nodes", &["host", "port", "patroni"]);
+            if let Some(first) = nodes.first() {
+                database.host.clone_from(&first.host);
+                database.port = first.port;
+            }
+            database.nodes = nodes;
+        }
+        if let Some(apis) = entry.patroni {
+            self.refuse_beside(table, "patroni", &["host", "port"]);
+            if let Some(first) = apis.first() {
+                database.host.clone_from(&first.host);
+                database.port = first.port;
+            }
+            database.patroni = apis;
+        }
         for (name, value) in [
             ("application_name", entry.application_name),
             ("client_encoding", entry.client_encoding),
@@ -237,6 +253,14 @@ impl<'a> Reader<'a> {
         }
         self.read_password_file(table, &mut database.password, entry.password_file);
         database
+    }
+
+    /// `says` tells where the servers are; these keys must not say so too.
+    fn refuse_beside(&mut self, table: &str, says: &str, keys: &[&str]) {
+        for key in keys.iter().filter(|key| self.has(table, key)).collect::<Vec<_>>() {
+            let problem = self.at(table, key, format!("{key} is given beside {says}"));
+            self.problems.push(problem.remedy(format!("remove it: {says} says where the servers are")));
+        }
     }
 
     /// What the URL says must not be said again beside it.

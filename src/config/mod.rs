@@ -12,6 +12,7 @@ mod entries;
 mod file;
 mod foreign;
 mod interpolate;
+mod nodes;
 mod problem;
 mod resolve;
 mod secrets;
@@ -30,6 +31,7 @@ pub use self::{
     diff::Diff,
     file::Loaded,
     interpolate::Environment,
+    nodes::{At, MOST_NODES, NodeAddress, PatroniApi},
     problem::{Problem, Problems},
     resolve::is_console,
     settings::{SETTINGS, Settings, ShownSetting},
@@ -117,6 +119,61 @@ pub enum ClientPlacement {
     Rotate,
 }
 
+/// What a read must have seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadConsistency {
+    /// Every write that anyone has been told of, also by others than this pooler.
+    Strict,
+    /// Every write that pooler has acknowledged to anyone.
+    #[default]
+    Fresh,
+    /// Every write of the same client.
+    Session,
+    /// Nothing in particular; see `max_lag`.
+    Eventual,
+    /// Reads stay on the primary.
+    Primary,
+}
+
+/// Where requests go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Route {
+    /// Reads to replicas, everything else to the primary.
+    #[default]
+    Auto,
+    /// Everything to the primary.
+    Primary,
+    /// Everything to replicas; writes fail there.
+    Replica,
+}
+
+impl ReadConsistency {
+    /// How each is written.
+    pub const WORDS: &[(&str, Self)] = &[
+        ("strict", Self::Strict),
+        ("fresh", Self::Fresh),
+        ("session", Self::Session),
+        ("eventual", Self::Eventual),
+        ("primary", Self::Primary),
+    ];
+}
+
+impl Route {
+    /// How each is written.
+    pub const WORDS: &[(&str, Self)] =
+        &[("auto", Self::Auto), ("primary", Self::Primary), ("replica", Self::Replica)];
+}
+
+/// The value of a word, exactly as it is written.
+pub fn value_of<T: Copy>(word: &str, words: &[(&str, T)]) -> Option<T> {
+    words.iter().find(|(known, _)| *known == word).map(|(_, value)| *value)
+}
+
+/// How a value is written.
+pub fn word_of<T: PartialEq>(value: &T, words: &[(&'static str, T)]) -> Option<&'static str> {
+    words.iter().find(|(_, known)| known == value).map(|(word, _)| *word)
+}
+
 /// `[databases.NAME]`. `None`: the default of `[pooler]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Database {
@@ -125,6 +182,12 @@ pub struct Database {
     /// Host names, IP addresses, or a directory of a unix socket (starts with `/`).
     pub host: String,
     pub port: u16,
+    /// A primary and its replicas, whichever is which; the first one is `host` and `port`. Empty: one server.
+    pub nodes: Vec<NodeAddress>,
+    /// REST APIs that tell the nodes instead.
+    pub patroni: Vec<PatroniApi>,
+    pub route: Option<Route>,
+    pub read_consistency: Option<ReadConsistency>,
     /// Name at the server; `None`: the same (for `*`, the name that was asked for).
     pub dbname: Option<String>,
     /// Login at the server for every client; `None`: each client's own name.
@@ -152,6 +215,8 @@ pub struct User {
     /// Plain password, `md5…` hash or `SCRAM-SHA-256$…` secret; told apart by shape.
     pub password: Option<Secret<String>>,
     pub pool_mode: Option<PoolMode>,
+    pub route: Option<Route>,
+    pub read_consistency: Option<ReadConsistency>,
     pub pool_size: Option<u32>,
     pub reserve_pool_size: Option<u32>,
     pub max_user_connections: Option<u32>,
@@ -169,6 +234,10 @@ impl Default for Database {
             name: String::new(),
             host: String::new(),
             port: 5432,
+            nodes: Vec::new(),
+            patroni: Vec::new(),
+            route: None,
+            read_consistency: None,
             dbname: None,
             user: None,
             password: None,

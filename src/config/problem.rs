@@ -43,6 +43,13 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// For a log, where each event has a line.
+    pub fn in_one_line(&self) -> String {
+        self.to_string().replace("\n  ", " (") + if self.remedy.is_some() { ")" } else { "" }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Config, Database, PoolMode, SslMode, User,
+    Config, Database, PoolMode, ReadConsistency, Route, SslMode, User,
     file::{LONGEST_NAME, RESERVED},
 };
 
@@ -96,6 +96,14 @@ impl Config {
         database.server_lifetime.unwrap_or(self.settings.server_lifetime)
     }
 
+    pub fn route(&self, database: &Database, user: &User) -> Route {
+        user.route.or(database.route).unwrap_or(self.settings.route)
+    }
+
+    pub fn read_consistency(&self, database: &Database, user: &User) -> ReadConsistency {
+        user.read_consistency.or(database.read_consistency).unwrap_or(self.settings.read_consistency)
+    }
+
     pub fn server_tls_sslmode(&self, database: &Database) -> SslMode {
         database.server_tls_sslmode.unwrap_or(self.settings.server_tls_sslmode)
     }
@@ -107,6 +115,11 @@ pub fn is_console(name: &str) -> bool {
 }
 
 impl Database {
+    /// Whether it has a primary and replicas.
+    pub fn has_nodes(&self) -> bool {
+        !self.nodes.is_empty() || !self.patroni.is_empty()
+    }
+
     /// Name of the database at the server.
     pub fn server_dbname(&self) -> &str {
         self.dbname.as_deref().unwrap_or(&self.name)

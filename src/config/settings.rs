@@ -6,7 +6,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    AuthType, ClientPlacement, LogFormat, PoolMode, SslMode,
+    AuthType, ClientPlacement, LogFormat, PoolMode, ReadConsistency, Route, SslMode,
     table::{Change, Row, SettingError, default_of, find},
     value::{
         AtLeast, Bytes, COUNT, Choice, Codec, FilePath, Flag, Input, List, Mode, Number, Text, Time, Word,
@@ -18,6 +18,8 @@ pub(super) const POOL_MODES: Choice<PoolMode> = Choice(&[
     ("transaction", PoolMode::Transaction),
     ("statement", PoolMode::Statement),
 ]);
+pub(super) const ROUTES: Choice<Route> = Choice(Route::WORDS);
+pub(super) const CONSISTENCIES: Choice<ReadConsistency> = Choice(ReadConsistency::WORDS);
 pub(super) const SSL_MODES: Choice<SslMode> = Choice(&[
     ("disable", SslMode::Disable),
     ("allow", SslMode::Allow),
@@ -106,7 +108,8 @@ settings! {
     }
     "Pools" {
         /// When a server goes back to its pool: `transaction` (after each transaction), `session` (when the
-        /// client leaves) or `statement` (after each statement; transaction blocks are refused).
+        /// client leaves) or `statement` (after each statement; transaction blocks are refused). A change counts for
+        /// new clients: those that are connected keep their mode.
         pool_mode: PoolMode = "transaction", POOL_MODES, Live, "In PgBouncer `session`.";
         /// Server connections of a pool, that is of one user in one database; 0: no limit.
         default_pool_size: u32 = "20", COUNT, Live;
@@ -119,7 +122,7 @@ settings! {
         reserve_pool_timeout: Duration = "5", Time, Live;
         /// Clients that may be connected, with and without login. More get an error. Users of the console
         /// are not counted.
-        max_client_conn: u32 = "10000", Number(1..=1_000_000), Live, "In PgBouncer 100. An idle client costs a few kilobytes and a file descriptor, and sharing few servers among many clients is what a pooler is for, so the limit only has to stop a runaway application.";
+        max_client_conn: u32 = "10000", Number(1..=1_000_000), Live, "In PgBouncer 100. An idle client costs about a kilobyte (over TLS about nine) and a file descriptor, and sharing few servers among many clients is what a pooler is for, so the limit only has to stop a runaway application.";
         /// Server connections to one database, whoever uses them; 0: no limit.
         max_db_connections: u32 = "0", COUNT, Live;
         /// Server connections of one user, in whatever database; 0: no limit.
@@ -128,7 +131,7 @@ settings! {
         max_db_client_connections: u32 = "0", COUNT, Live;
         /// Clients of one user; 0: no limit.
         max_user_client_connections: u32 = "0", COUNT, Live;
-        /// Logins at the server that one pool may have under way at the same time.
+        /// Logins at the server that each worker may have under way at the same time for one pool.
         max_connect_attempts: u32 = "4", Number(1..=1000), Live, "PgBouncer opens one at a time, so that a pool grows slowly when logins take long.";
         /// Take the server that was idle the longest rather than the one used last.
         server_round_robin: bool = "false", Flag, Live;
@@ -140,7 +143,8 @@ settings! {
         server_idle_timeout: Duration = "10min", Time, Live;
         /// Longest time for connecting and logging in at a server; 0: no limit.
         server_connect_timeout: Duration = "15s", Time, Live;
-        /// Pause after a failed connection or login before the next attempt.
+        /// Longest pause after a failed connection or login before the next attempt; the first is 100 ms, and each next
+        /// one twice as long.
         server_login_retry: Duration = "15s", Time, Live;
         /// A server that was idle for longer is checked with `server_check_query` before a client gets it;
         /// 0: check always.
@@ -152,6 +156,32 @@ settings! {
         server_reset_query: String = "DISCARD ALL", Text, Live;
         /// Run `server_reset_query` in the other pool modes too.
         server_reset_query_always: bool = "false", Flag, Live;
+    }
+    "Replicas" {
+        /// Where requests go in databases that have `nodes`: `auto` (what only reads to replicas, everything else to the
+        /// primary), `primary` (everything), or `replica` (everything: writes fail there). A client may change its own with
+        /// `SET pooler.route`, and one statement with a comment in front, as `/* pooler: primary */`.
+        route: Route = "auto", ROUTES, Live, "Not in PgBouncer.";
+        /// What a read must have seen when it goes to a replica: `strict` (all that the primary has committed before the read
+        /// came, whoever wrote it: needs `causal_wait`), `fresh` (every write that this pooler has acknowledged to anyone),
+        /// `session` (every write of the same client), `eventual` (nothing in particular, but see `max_lag`), or `primary` (reads
+        /// stay on the primary). A client may change its own with `SET pooler.read_consistency`.
+        read_consistency: ReadConsistency = "fresh", CONSISTENCIES, Live, "Not in PgBouncer.";
+        /// How long a read waits for a replica that has not seen what it must, before it goes to the primary; 0: not at all.
+        causal_wait: Duration = "0", Time, Live, "Not in PgBouncer.";
+        /// A replica that is further behind gets no reads; 0: no limit.
+        max_lag: Duration = "0", Time, Live, "Not in PgBouncer.";
+        /// How often every node is looked at when nothing is wrong.
+        node_check_interval: Duration = "1s", AtLeast(Duration::from_millis(100)), Live, "Not in PgBouncer.";
+        /// How long a node may take to answer. Three answers that do not come in time: it is down.
+        node_check_timeout: Duration = "1s", AtLeast(Duration::from_millis(100)), Live, "Not in PgBouncer.";
+        /// How often nodes are looked for where they are found out (`addresses=each`, `patroni`); more often while there is no
+        /// primary.
+        node_discovery_interval: Duration = "5s", AtLeast(Duration::from_millis(100)), Live, "Not in PgBouncer.";
+        /// When there is no primary: how long requests that need it, and have not been sent, wait for the next one; 0: not at
+        /// all. A statement of a read-only transaction waits as long, but at least a second, for its replica to show what was
+        /// committed meanwhile; then the transaction fails.
+        failover_hold: Duration = "10s", Time, Live, "Not in PgBouncer.";
     }
     "Time limits" {
         /// A query that runs longer is ended, with its connections; 0: no limit. The server's own
@@ -165,7 +195,8 @@ settings! {
         idle_transaction_timeout: Duration = "0", Time, Live;
         /// A client that does nothing outside of transactions for longer is disconnected; 0: never.
         client_idle_timeout: Duration = "0", Time, Live;
-        /// Longest time for a client to log in; 0: no limit.
+        /// Longest time for a client to log in, the wait for a first server included: so long a client waits for a server
+        /// that cannot be reached; 0: no limit.
         client_login_timeout: Duration = "1min", Time, Live;
         /// A client that does not take the bytes sent to it for this long is disconnected; 0: never.
         client_write_timeout: Duration = "1min", Time, Live, "Not in PgBouncer.";
@@ -192,12 +223,12 @@ settings! {
         /// users whose secret is one), `plain` (password in clear text) or `trust` (no proof; the user must be
         /// known).
         auth_type: AuthType = "scram-sha-256", AUTH_TYPES, Live, "In PgBouncer `md5`, which also knows `any`, `cert`, `hba`, `ldap` and `pam`.";
-        /// File with users and their passwords, one `\"user\" \"password\"` on each line (PgBouncer's
+        /// File with users and their passwords, one `"user" "password"` on each line (PgBouncer's
         /// userlist.txt). A password is plain, `md5` with a hash, or a SCRAM secret as in `pg_authid`. Read again on
         /// RELOAD.
         auth_file: Option<PathBuf> = "", FilePath, Live;
         /// Iterations of the SCRAM secrets that are made from plain passwords.
-        scram_iterations: u32 = "4096", Number(1..=10_000_000), Live;
+        scram_iterations: u32 = "4096", Number(1..=1_000_000), Live;
         /// Users who may use every command of the console.
         admin_users: Vec<String> = "", List, Live;
         /// Users who may use SHOW in the console.

@@ -1,5 +1,5 @@
 //! The start without a file: `--upstream postgres://user:password@host/db` serves that database to that user
-//! with that password.
+//! with that password, who may also look at the console.
 
 use std::sync::Arc;
 
@@ -95,6 +95,8 @@ impl Config {
         database.name.clone_from(&name);
         database.password.clone_from(&password);
         self.databases.insert(name, Arc::new(database));
+        // There is nobody else who could look.
+        self.settings.stats_users = vec![user.clone()];
         self.users.insert(user.clone(), Arc::new(User { name: user, password, ..User::default() }));
     }
 }

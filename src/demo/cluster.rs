@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::process::{Guarded, RunAs, TempDir, free_port, signal, wait_until};
+use super::process::{Guarded, RunAs, TempDir, free_port, signal_each, wait_until};
 
 /// Why a cluster did not start.
 #[derive(Debug, thiserror::Error)]
@@ -160,17 +160,31 @@ impl Node {
         self.process = None;
     }
 
+    /// Ends the server by a signal (`INT`: no new sessions, open transactions end, everything goes to the replicas).
+    pub fn stop_by(&mut self, signal: &str) -> io::Result<()> {
+        let Some(mut process) = self.process.take() else { return Ok(()) };
+        process.signal(signal)?;
+        process.wait(Duration::from_secs(30));
+        Ok(())
+    }
+
     /// Kills the postmaster and its children, as the death of the machine would.
     pub fn crash(&mut self) -> io::Result<()> {
-        let Some(mut process) = self.process.take() else { return Ok(()) };
-        let pid = process.pid();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-        process.signal("KILL")?;
-        for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
-            // Gone already, perhaps: children leave when they miss the postmaster.
-            let _ = signal(child, "KILL");
+        self.signal_all("KILL")?;
+        if let Some(mut process) = self.process.take() {
+            process.wait(Duration::from_secs(10));
         }
-        process.wait(Duration::from_secs(10));
+        Ok(())
+    }
+
+    /// Sends a signal to the postmaster and its children: with `STOP` the machine seems to hang, until `CONT`.
+    pub fn signal_all(&self, name: &str) -> io::Result<()> {
+        let Some(pid) = self.pid() else { return Ok(()) };
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        signal_each(&[pid], name)?;
+        let children: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+        // Some are gone already, perhaps: they leave when they have nothing to do, or miss the postmaster.
+        let _ = signal_each(&children, name);
         Ok(())
     }
 
@@ -182,6 +196,37 @@ impl Node {
     /// Appends a line to postgresql.conf.
     pub fn configure(&self, line: &str) -> io::Result<()> {
         append(&self.data.join("postgresql.conf"), line)
+    }
+
+    /// Its data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Another server beside this one, of the same version and user, whose data is yet to be put into its directory.
+    pub fn beside(&self, name: &str) -> Result<Self, ClusterError> {
+        let place = |file: &str| self.data.with_file_name(file);
+        Ok(Self {
+            port: free_port()?,
+            data: place(name),
+            log: place(&format!("{name}.log")),
+            binaries: self.binaries.clone(),
+            who: self.who,
+            process: None,
+        })
+    }
+
+    /// Runs a shell script as the user of the server.
+    pub fn shell(&self, script: &str) -> Result<(), ClusterError> {
+        let log = self.data.with_file_name("shell.log");
+        let status = Guarded::spawn(self.who, &["/bin/sh", "-c", script], &log, "TERM")?.finish(|| false)?;
+        let failed = || fs::read_to_string(&log).map(|log| tail(&log)).unwrap_or_default();
+        let program = || "sh".to_owned();
+        if status.success() {
+            Ok(())
+        } else {
+            Err(ClusterError::Failed { program: program(), log: failed() })
+        }
     }
 }
 

@@ -169,12 +169,17 @@ impl Drop for Guarded {
 
 /// Sends a signal by its name.
 pub fn signal(pid: u32, name: &str) -> io::Result<()> {
-    let pid = pid.to_string();
+    signal_each(&[pid], name)
+}
+
+/// Sends a signal to several processes, in this order; fails if one of them is not there.
+pub fn signal_each(pids: &[u32], name: &str) -> io::Result<()> {
     let status = Command::new("/bin/sh")
-        .args(["-c", r#"kill -s "$1" "$2""#, "kill", name, &pid])
+        .args(["-c", r#"name=$1; shift; kill -s "$name" "$@""#, "kill", name])
+        .args(pids.iter().map(u32::to_string))
         .stderr(Stdio::null())
         .status()?;
-    if status.success() { Ok(()) } else { Err(io::Error::other(format!("no process {pid}"))) }
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("not all of {pids:?} are there"))) }
 }
 
 /// Looks at a condition again and again until it holds; `None` after `at_most`.

@@ -5,6 +5,7 @@
 
 pub mod budget;
 pub mod registry;
+pub mod seat;
 pub mod stats;
 
 use std::{
@@ -17,7 +18,9 @@ use std::{
 };
 
 use budget::Budget;
-use stats::ShardStats;
+use seat::Seat;
+use stats::{Routes, ShardStats};
+use tokio::sync::{Notify, futures::Notified};
 
 use crate::{
     config::{Database, PoolMode},
@@ -25,11 +28,14 @@ use crate::{
     session::params::{Label, Params},
 };
 
-/// What makes clients share servers: the database as clients call it, and the user who logs in to the server.
+/// What makes clients share servers: the database as clients call it, the user who logs in to the server, and which one of
+/// the database's nodes that is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolKey {
     pub database: String,
     pub user: String,
+    /// `host:port`; empty if the database has no nodes.
+    pub node: String,
 }
 
 /// The settings of a pool, resolved; replaced as a whole by a reload.
@@ -46,7 +52,7 @@ pub struct PoolSettings {
     pub database: Arc<Database>,
 }
 
-/// What the first server login of a pool told: what clients are told at their login.
+/// What the newest server login of a pool told: what clients are told at their login.
 #[derive(Clone, Debug)]
 pub struct Welcome {
     /// ParameterStatus in the server's order.
@@ -58,9 +64,11 @@ pub struct Welcome {
 /// Why the pool cannot reach its server at the moment.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// SQLSTATE and message for clients.
+    /// What clients are told.
     pub sqlstate: String,
     pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
     /// The server itself refused the login: waiting is of no use.
     pub refused: bool,
     /// Next attempt not before.
@@ -81,9 +89,17 @@ pub struct DatabaseState {
 #[derive(Debug)]
 pub struct Pool {
     pub key: PoolKey,
+    /// `None`: the database has one server.
+    pub seat: Option<Seat>,
     settings: Mutex<Arc<PoolSettings>>,
     /// Servers that were opened before this changed are closed when they are free.
     pub generation: AtomicU64,
+    /// A reload has removed the database.
+    removed: AtomicBool,
+    /// A reload has changed the nodes of the database: clients go to other pools with their next request.
+    replaced: AtomicBool,
+    /// Wakes logins at the server that are under way when the generation changes, or when they are to be given up.
+    outdated: Notify,
     pub database: Arc<DatabaseState>,
     pub user_servers: Arc<Budget>,
     servers: Budget,
@@ -92,6 +108,8 @@ pub struct Pool {
     /// Startup parameters that a server has accepted, and the label it made of them.
     accepted: Mutex<HashMap<Params, Label>>,
     failure: Mutex<Option<Failure>>,
+    /// The first worker sees to it that min_pool_size is kept.
+    pub kept: AtomicBool,
     pub shards: Box<[Shard]>,
 }
 
@@ -104,6 +122,8 @@ pub struct Shard {
     /// Servers that nobody uses.
     pub idle: AtomicU32,
     pub stats: ShardStats,
+    /// Requests by the reason for which they came to this node.
+    pub routes: Routes,
 }
 
 /// Most sets of startup parameters that are remembered as good.
@@ -117,6 +137,7 @@ impl Pool {
     /// A pool without servers.
     pub fn new(
         key: PoolKey,
+        seat: Option<Seat>,
         settings: PoolSettings,
         database: Arc<DatabaseState>,
         user_servers: Arc<Budget>,
@@ -127,8 +148,12 @@ impl Pool {
         servers.set_limit(settings.size);
         Self {
             key,
+            seat,
             settings: Mutex::new(Arc::new(settings)),
             generation: AtomicU64::new(0),
+            removed: AtomicBool::new(false),
+            replaced: AtomicBool::new(false),
+            outdated: Notify::new(),
             database,
             user_servers,
             servers,
@@ -136,6 +161,7 @@ impl Pool {
             welcome: Mutex::new(None),
             accepted: Mutex::new(HashMap::new()),
             failure: Mutex::new(None),
+            kept: AtomicBool::new(false),
             shards: (0..workers).map(|_| Shard::default()).collect(),
         }
     }
@@ -148,10 +174,15 @@ impl Pool {
     /// Puts new settings in force. `recycle`: servers that are open now are not to be used again.
     pub fn configure(&self, settings: PoolSettings, recycle: bool) {
         self.servers.set_limit(settings.size);
-        if !matches!(settings.connect.credentials, Credentials::None) {
+        // What a client has proved stays as long as the configuration says what it said then.
+        if settings.connect.credentials != self.settings().connect.credentials {
             *lock(&self.credentials) = settings.connect.credentials.clone();
+            // With the old ones the server may have refused.
+            *lock(&self.failure) = None;
         }
         *lock(&self.settings) = Arc::new(settings);
+        // Whatever was wrong may have been put right.
+        *lock(&self.failure) = None;
         if recycle {
             self.recycle();
         }
@@ -163,6 +194,44 @@ impl Pool {
         *lock(&self.failure) = None;
         lock(&self.accepted).clear();
         self.generation.fetch_add(1, Ordering::AcqRel);
+        self.outdated.notify_waiters();
+    }
+
+    /// The database is gone: no client may stay, no server is to be used again.
+    pub fn remove(&self) {
+        self.removed.store(true, Ordering::Release);
+        self.recycle();
+    }
+
+    /// Whether the database is gone.
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    /// The nodes of the database have changed: no client is to use this pool again.
+    pub fn replace(&self) {
+        self.replaced.store(true, Ordering::Release);
+        self.recycle();
+    }
+
+    /// Whether clients have to look for another pool.
+    pub fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
+    }
+
+    /// Ends logins at the server that are under way: nobody would get what they bring.
+    pub fn give_up_logins(&self) {
+        self.outdated.notify_waiters();
+    }
+
+    /// Ends when logins at the server that are under way at the moment of the call are of no use any more.
+    pub fn outdated(&self) -> Notified<'_> {
+        self.outdated.notified()
+    }
+
+    /// Whether a server of this generation may be used.
+    pub fn is_current(&self, generation: u64) -> bool {
+        self.generation.load(Ordering::Acquire) == generation
     }
 
     /// How to log in, with the newest credentials.
@@ -172,11 +241,27 @@ impl Pool {
         spec
     }
 
-    /// Keys or a password that a client just proved, for pools that have none of their own.
-    pub fn offer_credentials(&self, offered: Credentials) {
-        let mut current = lock(&self.credentials);
-        if matches!(*current, Credentials::None | Credentials::Scram(_)) {
-            *current = offered;
+    /// Keys or a password that a client just proved, for pools that have none of their own (or only a hash): this one
+    /// and those of the same user on the other nodes. The last ones count: passwords change.
+    pub fn offer_credentials(&self, offered: &Credentials) {
+        let Some(seat) = &self.seat else { return self.take_credentials(offered) };
+        seat.pools().for_each(|pool| pool.take_credentials(offered));
+    }
+
+    /// What a client has proved, if that is what the pool logs in with.
+    pub fn proved_credentials(&self) -> Option<Credentials> {
+        let proved = lock(&self.credentials).clone();
+        (proved != self.settings().connect.credentials).then_some(proved)
+    }
+
+    fn take_credentials(&self, offered: &Credentials) {
+        let useful = match self.settings().connect.credentials {
+            Credentials::None => true,
+            Credentials::Md5(_) => matches!(offered, Credentials::Password(_)),
+            Credentials::Password(_) | Credentials::Scram(_) => false,
+        };
+        if useful {
+            *lock(&self.credentials) = offered.clone();
         }
     }
 
@@ -196,6 +281,12 @@ impl Pool {
             return false;
         }
         true
+    }
+
+    /// The pool's own limit is reached. `reserve`: the reserve pool may be used.
+    pub fn is_full(&self, reserve: bool) -> bool {
+        let extra = if reserve { self.settings().reserve_size } else { 0 };
+        self.servers.limit() > 0 && self.servers.used() >= self.servers.limit().saturating_add(extra)
     }
 
     /// Gives the place of a server back.
@@ -221,9 +312,14 @@ impl Pool {
         lock(&self.welcome).clone()
     }
 
-    /// Notes what the first server told.
-    pub fn set_welcome(&self, welcome: Arc<Welcome>) {
-        *lock(&self.welcome) = Some(welcome);
+    /// Notes what a new server told. If it is not what was known, defaults have changed (ALTER ROLE, a configuration file):
+    /// for new clients the last one counts, as it would without a pooler.
+    pub fn set_welcome(&self, welcome: Welcome) {
+        let mut current = lock(&self.welcome);
+        if current.as_ref().is_none_or(|c| c.parameters != welcome.parameters) {
+            *current = Some(Arc::new(welcome));
+            lock(&self.accepted).clear();
+        }
     }
 
     /// The label that a server made of these startup parameters, if one has accepted them before.
@@ -260,3 +356,6 @@ impl Pool {
         self.database.paused.load(Ordering::Acquire)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,18 @@
 //! All pools of the process, and the state that pools of one database or one user share.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
-use super::{DatabaseState, Pool, PoolKey, PoolSettings, budget::Budget};
+use super::{DatabaseState, Pool, PoolKey, PoolSettings, budget::Budget, seat::Seat};
 use crate::{
     auth::ScramKeys,
-    config::{Config, Database, User},
+    cluster::{
+        Cluster, Reign,
+        discovery::{self, Found, FoundBySource, Source},
+    },
+    config::{Config, Database, NodeAddress, User},
     error::Secret,
     net::tls::ServerTls,
     server::{ConnectSpec, Credentials, Keepalive, ServerAddress},
@@ -25,7 +29,15 @@ pub struct Pools {
 struct Inner {
     pools: HashMap<PoolKey, Arc<Pool>>,
     databases: BTreeMap<String, Arc<DatabaseState>>,
+    /// Of databases that have nodes.
+    clusters: HashMap<String, Arc<Cluster>>,
+    /// The last primaries of databases whose nodes have changed, and whether an operator has changed them.
+    reigns: HashMap<String, (Reign, bool)>,
+    /// Where nodes are found out.
+    found: FoundBySource,
     users: HashMap<String, Arc<Budget>>,
+    /// Paused by name.
+    paused: BTreeSet<String>,
     /// Set by PAUSE without a database: new databases are paused too.
     all_paused: bool,
 }
@@ -47,22 +59,21 @@ impl Pools {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pool in which a client of this user works on this database; made when first asked for.
+    /// The pool in which a client of this user works on this database, or begins to; made when first asked for.
     pub fn pool(&self, context: Context<'_>, database: &Arc<Database>, user: &User) -> Arc<Pool> {
-        let server_user = database.server_user(&user.name).to_owned();
-        let key = PoolKey { database: database.name.clone(), user: server_user };
-        let mut inner = self.lock();
-        if let Some(pool) = inner.pools.get(&key) {
-            return Arc::clone(pool);
-        }
-        let settings = settings(context, database, &key.user);
-        let state = inner.database(&key.database);
-        state.servers.set_limit(context.config.max_db_connections(database).unwrap_or(0));
-        let budget = Arc::clone(inner.users.entry(key.user.clone()).or_default());
-        budget.set_limit(user_limit(context.config, &key.user));
-        let pool = Arc::new(Pool::new(key.clone(), settings, state, budget, self.workers));
-        inner.pools.insert(key, Arc::clone(&pool));
-        pool
+        self.lock().home_pool(context, database, database.server_user(&user.name), self.workers)
+    }
+
+    /// The cluster of a database, if it has one and somebody has used it.
+    pub fn cluster(&self, database: &str) -> Option<Arc<Cluster>> {
+        self.lock().clusters.get(database).cloned()
+    }
+
+    /// All clusters that somebody has used, sorted by database.
+    pub fn clusters(&self) -> Vec<Arc<Cluster>> {
+        let mut clusters: Vec<_> = self.lock().clusters.values().cloned().collect();
+        clusters.sort_by(|a, b| a.database.cmp(&b.database));
+        clusters
     }
 
     /// All pools, sorted by database and user.
@@ -82,15 +93,25 @@ impl Pools {
         self.lock().users.get(name).map_or(0, |b| b.used())
     }
 
-    /// Pauses or resumes one database, or all.
+    /// Server connections that are open or being opened, of one database or of all.
+    pub fn open_servers(&self, database: Option<&str>) -> u32 {
+        let inner = self.lock();
+        inner.concerned(database).map(|pool| pool.open_servers()).sum()
+    }
+
+    /// Pauses or resumes one database, or all. The end of a pause of all leaves those paused that were paused by name.
     pub fn set_paused(&self, database: Option<&str>, paused: bool) {
         let mut inner = self.lock();
         match database {
-            Some(name) => inner.database(name).paused.store(paused, Ordering::Release),
-            None => {
-                inner.all_paused = paused;
-                inner.databases.values().for_each(|d| d.paused.store(paused, Ordering::Release));
-            }
+            Some(name) if paused => drop(inner.paused.insert(name.to_owned())),
+            Some(name) => drop(inner.paused.remove(name)),
+            None => inner.all_paused = paused,
+        }
+        for (name, state) in &inner.databases {
+            state.paused.store(inner.is_paused(name), Ordering::Release);
+        }
+        if paused {
+            inner.concerned(database).for_each(|pool| pool.give_up_logins());
         }
     }
 
@@ -99,39 +120,265 @@ impl Pools {
         self.lock().all_paused
     }
 
-    /// Puts a new configuration in force. Returns the databases that are gone.
-    pub fn reload(&self, context: Context<'_>, tls_changed: bool) -> Vec<String> {
+    /// Whether this database was paused by name.
+    pub fn is_paused(&self, database: &str) -> bool {
+        self.lock().paused.contains(database)
+    }
+
+    /// Refuses new clients of a database, or takes them again.
+    pub fn set_disabled(&self, database: &str, disabled: bool) {
+        self.lock().database(database).disabled.store(disabled, Ordering::Release);
+    }
+
+    /// Gives one pool the settings of a configuration that came in force while the pool was made.
+    pub fn settle(&self, context: Context<'_>, pool: &Pool) {
         let mut inner = self.lock();
+        match context.config.resolve_database(&pool.key.database) {
+            Some(database) => configure(context, pool, &database, false),
+            None => {
+                inner.pools.remove(&pool.key);
+                pool.remove();
+            }
+        }
+    }
+
+    /// Puts a new configuration in force.
+    pub fn reload(&self, context: Context<'_>, tls_changed: bool) -> Reloaded {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
         let mut removed = Vec::new();
-        inner.pools.retain(|key, pool| {
-            let Some(database) = context.config.resolve_database(&key.database) else {
+        inner.pools.retain(|key, pool| match context.config.resolve_database(&key.database) {
+            Some(database) => {
+                if serves(pool, &database, &inner.found) {
+                    configure(context, pool, &database, tls_changed);
+                }
+                true
+            }
+            None => {
                 removed.push(key.database.clone());
-                pool.recycle();
-                return false;
-            };
-            let old = pool.settings();
-            let new = settings(context, &database, &key.user);
-            let recycle = tls_changed || !old.same_server(&new);
-            pool.database.servers.set_limit(context.config.max_db_connections(&database).unwrap_or(0));
-            pool.user_servers.set_limit(user_limit(context.config, &key.user));
-            pool.configure(new, recycle);
-            true
+                pool.remove();
+                false
+            }
         });
+        let renewed = inner.renew(context, true, self.workers);
         removed.sort();
         removed.dedup();
-        removed
+        Reloaded { removed, renewed }
+    }
+
+    /// Nodes were found (`None`: they are the same, and who leads is not known). Returns what takes the place of pools whose
+    /// nodes are others now.
+    pub fn found(&self, context: Context<'_>, source: &Source, found: Option<Found>) -> Vec<Arc<Pool>> {
+        let mut inner = self.lock();
+        match found {
+            Some(found) => drop(inner.found.insert(source.clone(), found)),
+            None => {
+                if let Some(found) = inner.found.get_mut(source) {
+                    found.leader = None;
+                }
+            }
+        }
+        let renewed = inner.renew(context, false, self.workers);
+        inner.tell_leaders(context);
+        renewed
+    }
+
+    /// Nobody asks for these nodes any more.
+    pub fn forget_found(&self, source: &Source) {
+        self.lock().found.remove(source);
+    }
+
+    /// What was found last.
+    pub fn found_last(&self, source: &Source) -> Option<Found> {
+        self.lock().found.get(source).cloned()
+    }
+
+    /// Some database whose nodes this source tells has no primary.
+    pub fn lacks_primary(&self, config: &Config, source: &Source) -> bool {
+        self.lock().clusters.values().any(|cluster| {
+            let database = config.resolve_database(&cluster.database);
+            cluster.primary().is_none() && database.is_some_and(|d| Source::of(&d).contains(source))
+        })
     }
 }
 
+/// Whether a pool leads to one of the nodes of now.
+fn serves(pool: &Pool, database: &Database, found: &FoundBySource) -> bool {
+    match &pool.seat {
+        Some(seat) => seat.cluster.has_nodes(&discovery::nodes_of(database, found)),
+        None => !database.has_nodes(),
+    }
+}
+
+/// What has become of the pools.
+#[derive(Debug, Default)]
+pub struct Reloaded {
+    /// Databases that are gone.
+    pub removed: Vec<String>,
+    /// New pools in the place of those whose nodes have changed, one of each user.
+    pub renewed: Vec<Arc<Pool>>,
+}
+
+/// Gives a pool the settings of a configuration; servers stay if they are reached as before.
+fn configure(context: Context<'_>, pool: &Pool, database: &Arc<Database>, tls_changed: bool) {
+    let node = pool.seat.as_ref().and_then(Seat::place);
+    let new = settings(context, database, &pool.key.user, node.map(|node| &node.address));
+    let recycle = tls_changed || !pool.settings().same_server(&new);
+    pool.database.servers.set_limit(context.config.max_db_connections(database).unwrap_or(0));
+    pool.user_servers.set_limit(user_limit(context.config, &pool.key.user));
+    pool.configure(new, recycle);
+}
+
 impl Inner {
+    /// The pool of a server's user in which a client begins; with it those on all nodes are made.
+    fn home_pool(
+        &mut self,
+        context: Context<'_>,
+        database: &Arc<Database>,
+        user: &str,
+        workers: usize,
+    ) -> Arc<Pool> {
+        let key = |node: String| PoolKey { database: database.name.clone(), user: user.to_owned(), node };
+        let Some(cluster) = self.cluster(database) else {
+            return self.pool(context, database, key(String::new()), None, workers);
+        };
+        let pools: Vec<Arc<Pool>> = (0..cluster.nodes.len())
+            .map(|node| {
+                let name = cluster.nodes.get(node).map(|n| n.address.to_string()).unwrap_or_default();
+                self.pool(context, database, key(name), Some((&cluster, node)), workers)
+            })
+            .collect();
+        for seat in pools.iter().filter_map(|pool| pool.seat.as_ref()) {
+            seat.introduce(&pools);
+        }
+        // A cluster has at least one node.
+        let home = pools.into_iter().nth(cluster.home());
+        home.unwrap_or_else(|| self.pool(context, database, key(String::new()), None, workers))
+    }
+
+    /// Makes clusters and pools in the place of those whose nodes are others now; returns one pool of each user.
+    /// `by_operator`: the configuration says so.
+    fn renew(&mut self, context: Context<'_>, by_operator: bool, workers: usize) -> Vec<Arc<Pool>> {
+        let mut replaced = Vec::new();
+        let found = &self.found;
+        self.pools.retain(|key, pool| {
+            let Some(database) = context.config.resolve_database(&key.database) else { return true };
+            let serves = serves(pool, &database, found);
+            if !serves {
+                replaced.push((Arc::clone(pool), database));
+            }
+            serves
+        });
+        self.end_clusters(context, by_operator);
+        self.replace(context, &replaced, workers)
+    }
+
+    /// Stops watching nodes that are not those of their databases any more. Their last primaries are remembered.
+    fn end_clusters(&mut self, context: Context<'_>, by_operator: bool) {
+        let (reigns, found) = (&mut self.reigns, &self.found);
+        self.clusters.retain(|name, cluster| {
+            let database = context.config.resolve_database(name);
+            if database.is_some_and(|d| cluster.has_nodes(&discovery::nodes_of(&d, found))) {
+                return true;
+            }
+            cluster.stop();
+            if let Some(reign) = cluster.reign() {
+                reigns.insert(name.clone(), (reign, by_operator || cluster.may_change_system()));
+            }
+            false
+        });
+    }
+
+    fn tell_leaders(&self, context: Context<'_>) {
+        for cluster in self.clusters.values() {
+            let database = context.config.resolve_database(&cluster.database);
+            let leader = database.and_then(|database| discovery::leader_of(&database, &self.found));
+            cluster.set_leader(leader.as_ref());
+        }
+    }
+
+    /// Makes pools on the nodes of now in the place of these, one of each user is returned. What clients have proved is
+    /// known there too.
+    fn replace(
+        &mut self,
+        context: Context<'_>,
+        replaced: &[(Arc<Pool>, Arc<Database>)],
+        workers: usize,
+    ) -> Vec<Arc<Pool>> {
+        let mut renewed: BTreeMap<(&str, &str), Arc<Pool>> = BTreeMap::new();
+        for (old, database) in replaced {
+            let key = (old.key.database.as_str(), old.key.user.as_str());
+            let new = renewed
+                .entry(key)
+                .or_insert_with(|| self.home_pool(context, database, &old.key.user, workers));
+            if let Some(proved) = old.proved_credentials() {
+                new.offer_credentials(&proved);
+            }
+        }
+        // Whoever sees that finds the others.
+        replaced.iter().for_each(|(old, _)| old.replace());
+        renewed.into_values().collect()
+    }
+
+    /// The pool with this key; made when first asked for.
+    fn pool(
+        &mut self,
+        context: Context<'_>,
+        database: &Arc<Database>,
+        key: PoolKey,
+        place: Option<(&Arc<Cluster>, usize)>,
+        workers: usize,
+    ) -> Arc<Pool> {
+        if let Some(pool) = self.pools.get(&key) {
+            return Arc::clone(pool);
+        }
+        let node = place.and_then(|(cluster, node)| cluster.nodes.get(node)).map(|node| &node.address);
+        let settings = settings(context, database, &key.user, node);
+        let state = self.database(&key.database);
+        state.servers.set_limit(context.config.max_db_connections(database).unwrap_or(0));
+        let budget = Arc::clone(self.users.entry(key.user.clone()).or_default());
+        budget.set_limit(user_limit(context.config, &key.user));
+        let seat = place.map(|(cluster, node)| Seat::new(Arc::clone(cluster), node));
+        let pool = Arc::new(Pool::new(key.clone(), seat, settings, state, budget, workers));
+        self.pools.insert(key, Arc::clone(&pool));
+        pool
+    }
+
+    /// The cluster of a database that has nodes.
+    fn cluster(&mut self, database: &Database) -> Option<Arc<Cluster>> {
+        if !database.has_nodes() {
+            return None;
+        }
+        let nodes = discovery::nodes_of(database, &self.found);
+        let known = self.clusters.get(&database.name).filter(|cluster| cluster.has_nodes(&nodes));
+        if let Some(known) = known {
+            return Some(Arc::clone(known));
+        }
+        let (last, by_operator) = self.reigns.get(&database.name).cloned().unzip();
+        let cluster = Cluster::after(database.name.clone(), nodes, last, by_operator.unwrap_or(false));
+        cluster.set_leader(discovery::leader_of(database, &self.found).as_ref());
+        let cluster = Arc::new(cluster);
+        self.clusters.insert(database.name.clone(), Arc::clone(&cluster));
+        Some(cluster)
+    }
+
     fn database(&mut self, name: &str) -> Arc<DatabaseState> {
-        let paused = self.all_paused;
+        let paused = self.is_paused(name);
         let state = self.databases.entry(name.to_owned()).or_insert_with(|| {
             let state = DatabaseState::default();
             state.paused.store(paused, Ordering::Release);
             Arc::new(state)
         });
         Arc::clone(state)
+    }
+
+    /// The pools of one database, or all.
+    fn concerned(&self, database: Option<&str>) -> impl Iterator<Item = &Arc<Pool>> {
+        self.pools.values().filter(move |pool| database.is_none_or(|name| pool.key.database == name))
+    }
+
+    fn is_paused(&self, database: &str) -> bool {
+        self.all_paused || self.paused.contains(database)
     }
 }
 
@@ -141,6 +388,7 @@ impl PoolSettings {
         let (a, b) = (&self.connect, &other.connect);
         a.address.host == b.address.host
             && a.address.port == b.address.port
+            && a.address.at == b.address.at
             && a.address.sslmode == b.address.sslmode
             && a.user == b.user
             && a.database == b.database
@@ -154,23 +402,23 @@ fn user_limit(config: &Config, user: &str) -> u32 {
     config.max_user_connections(&known).unwrap_or(0)
 }
 
-/// The settings of the pool of `server_user` on `database`.
-fn settings(context: Context<'_>, database: &Arc<Database>, server_user: &str) -> PoolSettings {
+/// The settings of the pool of `server_user` on `database`, or on one of its nodes.
+fn settings(
+    context: Context<'_>,
+    database: &Arc<Database>,
+    server_user: &str,
+    node: Option<&NodeAddress>,
+) -> PoolSettings {
     let config = context.config;
     let global = &config.settings;
     let user = config.users.get(server_user).cloned().unwrap_or_default();
     let address = ServerAddress {
-        host: database.host.clone(),
-        port: database.port,
+        host: node.map_or(&database.host, |node| &node.host).clone(),
+        port: node.map_or(database.port, |node| node.port),
+        at: node.map(|node| node.at).unwrap_or_default(),
         sslmode: config.server_tls_sslmode(database),
         tls: Arc::clone(context.tls),
-        keepalive: Keepalive {
-            enabled: global.tcp_keepalive,
-            idle: global.tcp_keepidle,
-            interval: global.tcp_keepintvl,
-            count: global.tcp_keepcnt,
-            user_timeout: global.tcp_user_timeout,
-        },
+        keepalive: Keepalive::of(global),
     };
     let secret = database.password.as_ref().or(user.password.as_ref());
     PoolSettings {

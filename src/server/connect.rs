@@ -14,7 +14,7 @@ use super::{
     wire::{Endpoint, TlsAnswer, Wire},
 };
 use crate::{
-    config::SslMode,
+    config::{At, SslMode},
     net::tls::{self, server_end_point},
     protocol::ProtocolVersion,
 };
@@ -24,8 +24,20 @@ const FOR_EVER: Duration = Duration::from_secs(86_400 * 365);
 
 /// Opens a connection and logs in.
 pub async fn connect(spec: &ConnectSpec) -> Result<ServerLogin, ConnectError> {
+    hand_over(open_session(spec).await?, &spec.address)
+}
+
+/// The same for whoever stays on tokio.
+pub(super) async fn open_session(spec: &ConnectSpec) -> Result<Opened, ConnectError> {
     let target = || format!("{}:{}", spec.address.host, spec.address.port);
     bounded(spec.timeout, target, |deadline| Box::pin(with_sslmode(spec, deadline))).await
+}
+
+/// A connection that is logged in.
+pub(super) struct Opened {
+    pub(super) wire: Wire,
+    pub(super) session: Session,
+    tls: Option<TlsParts>,
 }
 
 /// Runs `work` with a deadline; zero: none.
@@ -51,7 +63,7 @@ enum Encryption {
 
 /// libpq's order of attempts. The second one is made only if encryption can be the reason that the first one
 /// failed.
-async fn with_sslmode(spec: &ConnectSpec, deadline: Instant) -> Result<ServerLogin, ConnectError> {
+async fn with_sslmode(spec: &ConnectSpec, deadline: Instant) -> Result<Opened, ConnectError> {
     let address = &spec.address;
     let (first, second) = match address.sslmode {
         _ if is_unix(address) => (Encryption::Never, None),
@@ -61,7 +73,7 @@ async fn with_sslmode(spec: &ConnectSpec, deadline: Instant) -> Result<ServerLog
         SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => (Encryption::Always, None),
     };
     let Failed { error, over_tls } = match with_protocol(spec, deadline, first).await {
-        Ok(login) => return Ok(login),
+        Ok(opened) => return Ok(opened),
         Err(failed) => failed,
     };
     let Some(second) = second.filter(|_| encryption_may_matter(&error, first, over_tls)) else {
@@ -104,7 +116,7 @@ async fn with_protocol(
     spec: &ConnectSpec,
     deadline: Instant,
     encryption: Encryption,
-) -> Result<ServerLogin, Failed> {
+) -> Result<Opened, Failed> {
     match attempt(spec, deadline, encryption, ProtocolVersion::V3_2).await {
         Err(Failed { error: ConnectError::Refused(error), .. })
             if error.before_authentication
@@ -121,7 +133,7 @@ async fn attempt(
     deadline: Instant,
     encryption: Encryption,
     version: ProtocolVersion,
-) -> Result<ServerLogin, Failed> {
+) -> Result<Opened, Failed> {
     let opened = async {
         let wire = open(&spec.address, deadline).await?;
         encrypt(wire, &spec.address, encryption).await
@@ -131,18 +143,13 @@ async fn attempt(
     let end_point = wire.tls().and_then(|session| session.peer_certificates()?.first());
     let end_point = end_point.and_then(|certificate| server_end_point(certificate));
     match log_in(&mut wire, spec, version, end_point).await {
-        Ok(session) => hand_over(wire, session, &spec.address, tls),
-        Err(error) => Err(error),
+        Ok(session) => Ok(Opened { wire, session, tls }),
+        Err(error) => Err(Failed { error, over_tls }),
     }
-    .map_err(|error| Failed { error, over_tls })
 }
 
-fn hand_over(
-    wire: Wire,
-    session: Session,
-    address: &ServerAddress,
-    tls: Option<TlsParts>,
-) -> Result<ServerLogin, ConnectError> {
+fn hand_over(opened: Opened, address: &ServerAddress) -> Result<ServerLogin, ConnectError> {
+    let Opened { wire, session, tls } = opened;
     let endpoint = wire.endpoint.clone();
     let (peer, peer_port) = match &endpoint {
         Endpoint::Tcp(peer) => (peer.ip().to_string(), peer.port()),
@@ -234,6 +241,14 @@ async fn resolve(address: &ServerAddress) -> Result<Vec<Endpoint>, ConnectError>
     if is_unix(address) {
         let socket = Path::new(&address.host).join(format!(".s.PGSQL.{}", address.port));
         return Ok(vec![Endpoint::Unix(socket)]);
+    }
+    match address.at {
+        At::Any => {}
+        At::Each => {
+            let reason = "its nodes have not been found yet".to_owned();
+            return Err(ConnectError::Resolve { host: address.host.clone(), reason });
+        }
+        At::Ip(ip) => return Ok(vec![Endpoint::Tcp((ip, address.port).into())]),
     }
     let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await;
     let found =

@@ -142,6 +142,10 @@ impl Report for ConnectError {
             Self::Timeout { .. } => "See server_connect_timeout.",
             Self::OpenTransaction => "connect_query must end the transactions that it begins.",
             Self::TlsSettings(error) => return Some(error.hint()),
+            Self::Refused(error) if error.sqlstate() == Some("28P01") => {
+                "The server refused the user or password with which pooler logged in there: see user and password of \
+                 the database, and the user's password, in pooler's configuration."
+            }
             Self::Refused(error) => return error.field(b'H'),
             Self::Auth(error) => return error.hint(),
             _ => return None,

@@ -154,7 +154,7 @@ async fn run_connect_query(wire: &mut Wire, sql: &str, session: &mut Session) ->
 }
 
 impl Session {
-    fn set_parameter(&mut self, body: &[u8]) -> Result<(), ConnectError> {
+    pub(super) fn set_parameter(&mut self, body: &[u8]) -> Result<(), ConnectError> {
         let read = split_cstr(body).and_then(|(name, rest)| Some((name, split_cstr(rest)?.0)));
         let (name, value) = read.ok_or(ConnectError::Protocol("malformed ParameterStatus"))?;
         let name = String::from_utf8_lossy(name).into_owned();

@@ -1,10 +1,11 @@
 //! Connections to PostgreSQL: opening, logging in, cancelling. Runs on tokio; ends with a `ServerLogin`
-//! that is handed to a worker.
+//! that is handed to a worker, or with an `OwnSession` for pooler's own questions.
 
 mod cancel;
 mod connect;
 mod error;
 mod login;
+mod own;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -12,10 +13,11 @@ use std::{sync::Arc, time::Duration};
 pub use cancel::{CancelError, CancelTarget, cancel};
 pub use connect::connect;
 pub use error::{ConnectError, Failure, ServerError};
+pub use own::{OwnSession, QueryError, Row};
 
 use crate::{
     auth::ScramKeys,
-    config::SslMode,
+    config::{At, SslMode},
     error::Secret,
     net::{Stream, tls::ServerTls},
     protocol::{BackendKeyData, ProtocolVersion},
@@ -27,13 +29,15 @@ pub struct ServerAddress {
     /// Name, IP address, or directory of a unix socket (starts with `/`).
     pub host: String,
     pub port: u16,
+    /// Which addresses of the name are meant; a certificate has to be for the name.
+    pub at: At,
     pub sslmode: SslMode,
     /// TLS settings towards servers; shared by all databases.
     pub tls: Arc<ServerTls>,
     pub keepalive: Keepalive,
 }
 
-/// TCP keepalive towards servers. Zero: the system's default.
+/// TCP keepalive, towards clients and servers. Zero: the system's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keepalive {
     pub enabled: bool,
@@ -44,7 +48,7 @@ pub struct Keepalive {
 }
 
 /// What the server may ask a login to prove.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credentials {
     /// Nothing is known: only `trust`, `peer` and certificates work.
     None,

@@ -21,6 +21,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{ConnectError, Keepalive};
 use crate::{
+    config::Settings,
     net::{Socket, Stream},
     protocol::{
         frame::{HEADER, Header},
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// Longest message that a login reads, as libpq bounds errors (MAX_ERRLEN).
-const MAX_MESSAGE: usize = 30_000;
+const LOGIN_MESSAGE: usize = 30_000;
 /// Bytes asked for at once.
 const READ: usize = 4096;
 
@@ -61,6 +62,8 @@ pub(super) struct Wire {
     pub(super) endpoint: Endpoint,
     target: String,
     buffer: Vec<u8>,
+    /// Longest message that is read.
+    pub(super) longest: usize,
 }
 
 /// A message of the server.
@@ -88,7 +91,7 @@ impl Wire {
             Endpoint::Unix(path) => UnixStream::connect(path).await.map(Io::Unix),
         };
         match connected {
-            Ok(io) => Ok(Self { io, endpoint, target, buffer: Vec::new() }),
+            Ok(io) => Ok(Self { io, endpoint, target, buffer: Vec::new(), longest: LOGIN_MESSAGE }),
             Err(e) => Err(ConnectError::Network { target, kind: e.kind(), reason: e.to_string() }),
         }
     }
@@ -166,7 +169,7 @@ impl Wire {
     pub(super) async fn message(&mut self) -> Result<Message, ConnectError> {
         loop {
             if let Some(header) = Header::peek(&self.buffer) {
-                if header.len < 4 || header.total() > MAX_MESSAGE {
+                if header.len < 4 || header.total() > self.longest {
                     return Err(ConnectError::Protocol("message of an impossible length from the server"));
                 }
                 if self.buffer.len() >= header.total() {
@@ -222,28 +225,78 @@ impl Wire {
 async fn open_tcp(address: SocketAddr, keepalive: &Keepalive) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    set_keepalive(&stream, keepalive)?;
+    keepalive.apply(&stream)?;
     Ok(stream)
 }
 
-fn set_keepalive(stream: &TcpStream, keepalive: &Keepalive) -> io::Result<()> {
-    let socket = SockRef::from(stream);
-    let given = |time: Duration| (!time.is_zero()).then_some(time);
-    if keepalive.enabled {
-        let mut options = TcpKeepalive::new();
-        if let Some(idle) = given(keepalive.idle) {
-            options = options.with_time(idle);
+impl Keepalive {
+    /// What the settings say.
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            enabled: settings.tcp_keepalive,
+            idle: settings.tcp_keepidle,
+            interval: settings.tcp_keepintvl,
+            count: settings.tcp_keepcnt,
+            user_timeout: settings.tcp_user_timeout,
         }
-        if let Some(interval) = given(keepalive.interval) {
-            options = options.with_interval(interval);
-        }
-        if keepalive.count > 0 {
-            options = options.with_retries(keepalive.count);
-        }
-        socket.set_tcp_keepalive(&options)?;
     }
-    if let Some(timeout) = given(keepalive.user_timeout) {
-        socket.set_tcp_user_timeout(Some(timeout))?;
+
+    /// Sets the options of a socket.
+    pub fn apply(&self, stream: &TcpStream) -> io::Result<()> {
+        let socket = SockRef::from(stream);
+        let given = |time: Duration| (!time.is_zero()).then_some(time);
+        if self.enabled {
+            let mut options = TcpKeepalive::new();
+            if let Some(idle) = given(self.idle) {
+                options = options.with_time(idle);
+            }
+            if let Some(interval) = given(self.interval) {
+                options = options.with_interval(interval);
+            }
+            if self.count > 0 {
+                options = options.with_retries(self.count);
+            }
+            socket.set_tcp_keepalive(&options)?;
+        }
+        if let Some(timeout) = given(self.user_timeout) {
+            socket.set_tcp_user_timeout(Some(timeout))?;
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn keepalive_sets_what_is_given_and_leaves_the_rest() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let plain = TcpStream::connect(address).await.unwrap();
+        Keepalive::default().apply(&plain).unwrap();
+        assert!(!SockRef::from(&plain).keepalive().unwrap());
+        let kernel_default = SockRef::from(&plain).tcp_keepalive_time().unwrap();
+
+        let settings = Settings {
+            tcp_keepalive: true,
+            tcp_keepidle: Duration::ZERO,
+            tcp_keepintvl: Duration::from_secs(7),
+            tcp_keepcnt: 3,
+            tcp_user_timeout: Duration::from_secs(11),
+            ..Settings::default()
+        };
+        let probed = TcpStream::connect(address).await.unwrap();
+        Keepalive::of(&settings).apply(&probed).unwrap();
+        let socket = SockRef::from(&probed);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), kernel_default);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(7));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(11)));
+
+        let idle = Keepalive { enabled: true, idle: Duration::from_secs(5), ..Keepalive::default() };
+        idle.apply(&plain).unwrap();
+        assert_eq!(SockRef::from(&plain).tcp_keepalive_time().unwrap(), Duration::from_secs(5));
+    }
 }

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use super::{
     outgoing::Outgoing,
     pipeline::{Expected, Synthetic, Undone, Verdict},
-    state::{ClientSession, ServerSession, Shared},
+    state::{ClientSession, NOBODY, ServerSession, Shared},
+    statements::Description,
 };
 use crate::protocol::{
     TransactionStatus, backend as be, encode,
     frame::{HEADER, Header, split_cstr},
 };
 
-/// Control messages longer than this pass unread (an error with a very long text).
+/// Messages longer than this pass unread (an error with a very long text), however much of them is there at once.
 const READ_AT_MOST: usize = 64 << 10;
 
 /// One pass over the server's bytes.
@@ -26,15 +27,41 @@ pub struct Downstream<'a> {
     pub shared: &'a Shared,
     /// Transactions that ended (ReadyForQuery `I` of the client's own).
     pub transactions: u64,
+    /// ReadyForQuery behind which something may have been committed, as far as can be told.
+    pub committed: u64,
+    /// Commands that were completed, as the client is told, and no ReadyForQuery behind them yet.
+    pub completed: u64,
     /// Queries that were answered.
     pub ready: u64,
     /// The server said that it ends the connection.
     pub fatal: bool,
+    /// SQLSTATE of the first error, if no ReadyForQuery came before it.
+    pub error: Option<[u8; 5]>,
+    /// To be sent to the server: settings of the client that a RESET has undone.
+    pub request: Vec<u8>,
 }
 
 /// The server broke the protocol.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Broken(pub &'static str);
+
+impl<'a> Downstream<'a> {
+    /// Nothing has passed yet.
+    pub fn new(client: &'a mut ClientSession, server: &'a mut ServerSession, shared: &'a Shared) -> Self {
+        Self {
+            client,
+            server,
+            shared,
+            transactions: 0,
+            committed: 0,
+            completed: 0,
+            ready: 0,
+            fatal: false,
+            error: None,
+            request: Vec::new(),
+        }
+    }
+}
 
 impl Downstream<'_> {
     /// Passes as many messages of `input` as are there. Returns how many bytes were used.
@@ -50,22 +77,48 @@ impl Downstream<'_> {
                 pos += used;
                 continue;
             }
+            // Also behind the last reply that was read: no other may come to carry them along (Flush).
+            self.give_synthetic(out);
             let Some(header) = Header::peek(rest) else { return Ok(pos) };
             if header.len < 4 || header.len > i32::MAX.unsigned_abs() {
                 return Err(Broken("message length out of range"));
             }
             let total = header.total();
-            if is_read(header.tag) && total <= READ_AT_MOST && rest.len() < total {
+            if rest.len() < total && total <= READ_AT_MOST && self.is_read(header.tag) {
                 return Ok(pos);
             }
             let n = total.min(rest.len());
             let message = rest.get(..n).unwrap_or_default();
-            if self.message(header.tag, message, pos, out)? {
+            let passes = self.message(header.tag, message, pos, out)?;
+            pos += n;
+            if passes {
                 self.server.passing = total - n;
             } else {
                 self.server.swallowing = total - n;
             }
-            pos += n;
+            if n == total && passes && matches!(header.tag, be::DATA_ROW | be::COPY_DATA) {
+                let end = end_of_run(header.tag, input, pos);
+                if end > pos {
+                    out.pass(pos, end);
+                    pos = end;
+                }
+            }
+        }
+    }
+
+    /// Messages whose body is needed.
+    fn is_read(&self, tag: u8) -> bool {
+        match tag {
+            be::READY_FOR_QUERY | be::PARAMETER_STATUS | be::COMMAND_COMPLETE | be::ERROR_RESPONSE => true,
+            be::PARAMETER_DESCRIPTION | be::ROW_DESCRIPTION => self.server.pipeline.described().is_some(),
+            _ => false,
+        }
+    }
+
+    /// Gives the pooler's own answers that are due.
+    fn give_synthetic(&mut self, out: &mut Outgoing<'_>) {
+        while let Some(synthetic) = self.server.next_synthetic() {
+            write_synthetic(out.inject(), synthetic);
         }
     }
 
@@ -95,28 +148,54 @@ impl Downstream<'_> {
         if tag == be::AUTHENTICATION || tag == be::BACKEND_KEY_DATA {
             return Err(Broken("login message after login"));
         }
-        while let Some(synthetic) = self.server.pipeline.next_synthetic() {
-            write_synthetic(out.inject(), synthetic);
-        }
-        let body = message.get(HEADER..).unwrap_or_default();
-        if tag == be::PARAMETER_STATUS {
-            self.parameter_status(body);
+        let is_short = message.len() <= READ_AT_MOST
+            && Header::peek(message).is_some_and(|header| header.total() == message.len());
+        let body = message.get(HEADER..).filter(|_| is_short).unwrap_or_default();
+        if tag == be::PARAMETER_STATUS && self.parameter_status(body) {
+            return Ok(false);
         }
         if tag == be::COMMAND_COMPLETE {
             self.command_complete(body);
         }
+        if is_short && matches!(tag, be::PARAMETER_DESCRIPTION | be::ROW_DESCRIPTION | be::NO_DATA) {
+            self.learn(tag, body);
+        }
+        if tag == be::ERROR_RESPONSE && self.server.outlived && is_fatal(body) {
+            self.server.last_words = Some(body.into());
+            return Ok(false);
+        }
+        let renamed = (tag == be::ERROR_RESPONSE).then(|| self.renamed(body)).flatten();
         let mut undone = std::mem::take(&mut self.server.undone);
         let verdict = self.server.pipeline.on_reply(tag, &mut undone);
         for entry in undone.drain(..) {
-            self.take_back(&entry);
+            self.take_back(entry);
         }
         self.server.undone = undone;
-        if tag == be::READY_FOR_QUERY {
-            self.ready_for_query(body, verdict);
+        if tag == be::PARSE_COMPLETE {
+            self.duplicate_accepted();
+        }
+        if tag == be::READY_FOR_QUERY && self.ready_for_query(body, verdict, out) {
+            return Ok(false);
         }
         if tag == be::ERROR_RESPONSE {
-            self.fatal |= matches!(be::error_field(body, b'V'), Some(b"FATAL" | b"PANIC"));
+            self.server.erred = true;
+            let code = || be::error_field(body, b'C')?.first_chunk().copied();
+            // A client that has described the statement must not get rows of another shape from elsewhere instead.
+            if self.ready == 0 && !is_changed_result(body) {
+                self.error = self.error.or_else(code);
+            }
+            self.fatal |= is_fatal(body);
             self.drop_stale_plans(body);
+            self.server.resets.on_error();
+            // Portals do not outlive it.
+            self.server.effects.clear();
+        }
+        if let Some(renamed) = renamed
+            && verdict == Verdict::Forward
+            && self.server.injected_failed.is_none()
+        {
+            out.inject().extend_from_slice(&renamed);
+            return Ok(false);
         }
         Ok(self.carry_out(verdict, message, at, out))
     }
@@ -131,12 +210,6 @@ impl Downstream<'_> {
                 self.server.injected_failed = Some(message.into());
                 return false;
             }
-            Verdict::RenameDuplicate => {
-                let name = self.server.pipeline.take_refused_name().unwrap_or_default();
-                write_renamed(out.inject(), message, &name);
-                // The message has been written; what is left of it (nothing, it was read whole) must not pass.
-                return false;
-            }
             Verdict::Unexpected => self.server.spoiled = Some("unexpected message"),
             Verdict::Forward => {}
         }
@@ -144,55 +217,153 @@ impl Downstream<'_> {
         true
     }
 
-    fn ready_for_query(&mut self, body: &[u8], verdict: Verdict) {
+    /// Returns whether the client is to be told later.
+    fn ready_for_query(&mut self, body: &[u8], verdict: Verdict, out: &mut Outgoing<'_>) -> bool {
         self.server.status = TransactionStatus::from_byte(body.first().copied().unwrap_or(b'T'));
-        if verdict == Verdict::Forward {
-            self.ready += 1;
-            if self.server.status == TransactionStatus::Idle {
-                self.transactions += 1;
-            }
+        let (aborted, commits) = (self.server.take_abort(), std::mem::take(&mut self.server.commits));
+        if self.server.altered && self.server.status == TransactionStatus::Idle {
+            // Only now others see it.
+            self.server.publish_altered();
+            self.shared.registry.schema_changed();
         }
+        if verdict != Verdict::Forward {
+            return false;
+        }
+        if self.server.status == TransactionStatus::Idle && self.server.pipeline.is_empty() {
+            self.server.effects.clear();
+        }
+        if self.server.resets.are_expected() && self.restore(out) {
+            return true;
+        }
+        self.ready += 1;
+        self.completed = 0;
+        let over = self.server.status == TransactionStatus::Idle;
+        self.transactions += u64::from(over);
+        // COMMIT AND CHAIN: another one is open behind it.
+        self.committed += u64::from(commits || (over && !aborted));
+        false
     }
 
-    /// "cached plan must not change result type" (plancache.c): the server would say so for ever, also to a client that
-    /// prepares anew, because it shares the statement. The next use prepares again.
+    /// Errors that say that the server's statements are not what they should be: the next use prepares them anew, here
+    /// or, for "cached plan must not change result type" (plancache.c), on any server.
     fn drop_stale_plans(&mut self, error: &[u8]) {
-        let stale = be::error_field(error, b'C') == Some(b"0A000")
-            && be::error_field(error, b'R') == Some(b"RevalidateCachedQuery");
-        if stale {
-            self.server.statements.clear();
-            self.server.statements.doubt();
+        match be::error_field(error, b'C') {
+            _ if is_changed_result(error) => self.server.statements.outdate(),
+            // Deallocated by other means than a DEALLOCATE of the client (in a function).
+            Some(b"26000") if self.own_name(error).is_some() => {
+                self.server.statements.clear();
+                self.server.statements.doubt();
+            }
+            _ => {}
         }
     }
 
-    /// What the server reports is the truth for it, and for the client that caused it.
-    fn parameter_status(&mut self, body: &[u8]) {
-        let Some((name, value)) = read_parameter(body) else { return };
+    /// The name in an error that the pooler gave to a statement.
+    fn own_name<'e>(&self, error: &'e [u8]) -> Option<&'e [u8]> {
+        if !matches!(be::error_field(error, b'C'), Some(b"26000" | b"42P05")) {
+            return None;
+        }
+        let message = be::error_field(error, b'M')?;
+        message.split(|&b| b == b'"').find(|part| self.shared.registry.owns_name(part))
+    }
+
+    /// The error in the client's words, if it names a statement as only the pooler does.
+    fn renamed(&self, error: &[u8]) -> Option<Vec<u8>> {
+        let own = self.own_name(error)?;
+        let mut renamed = Vec::new();
+        write_renamed(&mut renamed, error, own, &self.name_for_client(own)?);
+        Some(renamed)
+    }
+
+    /// What the client calls the statement that has this name on servers.
+    fn name_for_client(&self, own: &[u8]) -> Option<Box<[u8]>> {
+        if let Some(name) = self.server.pipeline.duplicate_name() {
+            return Some(name.into());
+        }
+        let front =
+            self.server.pipeline.front_statement().filter(|detail| *detail.statement.server_name == *own);
+        let known = || self.client.statements.as_ref()?.name_of(own);
+        front.map(|detail| detail.name.clone()).or_else(|| known().map(Into::into))
+    }
+
+    /// Takes note of what the server says on a statement that was just prepared.
+    fn learn(&mut self, tag: u8, body: &[u8]) {
+        let server = &mut *self.server;
+        let Some(statement) = server.pipeline.described() else { return };
+        let description = match tag {
+            be::PARAMETER_DESCRIPTION => Description::Parameters(body),
+            be::ROW_DESCRIPTION => Description::Row(body),
+            be::NO_DATA => Description::Row(&[]),
+            _ => return,
+        };
+        server.statements.learn(statement, description);
+    }
+
+    /// What the server reports is the truth for it, and for the client that caused it. Returns whether the client is to
+    /// be told later.
+    fn parameter_status(&mut self, body: &[u8]) -> bool {
+        let Some((name, value)) = read_parameter(body) else { return false };
         let same = Arc::ptr_eq(&self.client.label, &self.server.label);
         self.server.report(name, value, self.shared);
         if !super::params::is_settable(name) {
-            return;
+            return false;
+        }
+        if self.server.resets.keep_back_parameters() {
+            return true;
         }
         self.client.label = if same {
             Arc::clone(&self.server.label)
         } else {
             self.shared.labels.with(&self.client.label, name, value)
         };
+        false
+    }
+
+    /// The server had lost the statement (DEALLOCATE ALL in a function, or behind another statement). Now it has another
+    /// one under a name that other clients use too: no name is to be trusted any more.
+    fn duplicate_accepted(&mut self) {
+        let Some(accepted) = self.server.pipeline.take_accepted_duplicate() else { return };
+        self.server.statements.clear();
+        self.server.statements.doubt();
+        self.client.statements.get_or_insert_default().insert(&accepted.name, accepted.statement);
     }
 
     /// Tags that say that prepared statements or settings are gone.
     fn command_complete(&mut self, body: &[u8]) {
-        match body.strip_suffix(b"\0") {
-            Some(b"DEALLOCATE ALL") => self.forget_statements(),
-            Some(b"DISCARD ALL") => {
-                self.forget_statements();
-                self.server.forget_unreported(self.shared);
-            }
-            Some(b"PREPARE") => self.server.pinned = Some("PREPARE"),
-            Some(b"LISTEN") => self.server.pinned = Some("LISTEN"),
-            Some(b"LOAD") => self.server.pinned = Some("LOAD"),
-            Some(b"RESET") => self.server.forget_unreported(self.shared),
-            _ => {}
+        let tag = body.strip_suffix(b"\0").unwrap_or(body);
+        self.server.tags = self.server.tags.saturating_add(1);
+        self.server.rolled_back = tag == b"ROLLBACK";
+        if !self.server.pipeline.front_is_own_query() {
+            self.completed += 1;
+            self.server.commits |= matches!(tag, b"COMMIT" | b"CALL" | b"DO");
+        }
+        if alters_schema(tag) {
+            self.shared.registry.schema_changed();
+            self.server.altered = true;
+        }
+        self.server.discarded |= tag == b"DISCARD ALL";
+        match tag {
+            b"DEALLOCATE" => return self.forget_deallocated(),
+            b"DEALLOCATE ALL" | b"DISCARD ALL" => self.forget_statements(),
+            b"PREPARE" => self.server.pinned = Some("PREPARE"),
+            b"LISTEN" => self.server.pinned = Some("LISTEN"),
+            b"LOAD" => self.server.pinned = Some("LOAD"),
+            b"RESET" | b"SET" => {}
+            _ => return,
+        }
+        if !self.server.pipeline.front_is_own_query() {
+            self.server.resets.on_tag(tag);
+        } else if tag == b"DISCARD ALL" || (tag == b"RESET" && self.client.id == NOBODY) {
+            // The reset query. (RESET in front of a client's request is noted already.)
+            self.server.forget_unreported(self.shared);
+        }
+    }
+
+    fn forget_deallocated(&mut self) {
+        let Some(gone) = self.server.pipeline.deallocated() else { return };
+        self.server.statements.remove(&gone.statement);
+        if let Some(statements) = self.client.statements.as_mut() {
+            statements.remove(&gone.name);
         }
     }
 
@@ -201,30 +372,55 @@ impl Downstream<'_> {
         self.client.statements = None;
     }
 
-    /// The server skipped a message: what was noted when it was sent did not happen.
-    fn take_back(&mut self, undone: &Undone) {
-        if matches!(undone.expected, Expected::ParseUnnamed | Expected::InjectedParseUnnamed) {
-            self.client.unnamed.clear();
-            self.server.unnamed_of = 0;
+    /// What the unnamed statement is at this point of the replies: the client's text, if it has changed, and whose the
+    /// server has. Messages that were sent meanwhile have their own say.
+    fn set_unnamed(&mut self, text: Option<Vec<u8>>, owner: u64) {
+        match self.server.pipeline.next_unnamed_change() {
+            Some(Some(former)) => {
+                former.owner = owner;
+                former.text = former.text.take().map(|now| text.unwrap_or(now));
+            }
+            Some(None) => {}
+            None => {
+                self.server.unnamed_of = owner;
+                self.client.unnamed = text.unwrap_or(std::mem::take(&mut self.client.unnamed));
+            }
         }
-        if undone.expected == Expected::InjectedCloseQuiet {
-            self.server.statements.doubt();
+    }
+
+    /// The server skipped a message: what was noted when it was sent did not happen.
+    fn take_back(&mut self, undone: Undone) {
+        match undone.expected {
+            // What failed has dropped the one before; what was skipped gets back what was before next.
+            Expected::ParseUnnamed => self.set_unnamed(Some(Vec::new()), NOBODY),
+            Expected::InjectedParseUnnamed => self.set_unnamed(None, NOBODY),
+            Expected::UnnamedChanges => {
+                if let Some(former) = undone.former {
+                    self.set_unnamed(former.text, former.owner);
+                }
+                return;
+            }
+            Expected::Query | Expected::DeallocateQuery | Expected::FunctionCall | Expected::Sync => {
+                self.server.resets.on_skipped_batch();
+            }
+            _ => {}
         }
         let Some(detail) = &undone.detail else { return };
-        // A later batch that is under way has its own say on the name.
-        let named_later = self.server.pipeline.mentions(&detail.name);
+        // Nothing of a later batch is about the name: it would have waited.
         match undone.expected {
             Expected::Parse | Expected::SyntheticParse => {
                 if undone.expected == Expected::Parse {
                     self.server.statements.remove(&detail.statement);
                 }
-                if !named_later && let Some(statements) = self.client.statements.as_mut() {
+                if let Some(statements) = self.client.statements.as_mut() {
                     statements.remove(&detail.name);
                 }
             }
             Expected::InjectedParse => self.server.statements.remove(&detail.statement),
-            Expected::InjectedClose => self.server.statements.insert(Arc::clone(&detail.statement)),
-            Expected::SyntheticClose if !named_later => {
+            Expected::InjectedClose => {
+                self.server.statements.insert_outdated(Arc::clone(&detail.statement));
+            }
+            Expected::SyntheticClose => {
                 let statements = self.client.statements.get_or_insert_default();
                 statements.insert(&detail.name, Arc::clone(&detail.statement));
             }
@@ -239,13 +435,24 @@ impl ServerSession {
         if super::params::is_settable(name) {
             self.label = shared.labels.with(&self.label, name, value);
         }
-        let at_login = match name {
-            "session_authorization" => &self.login_role,
-            "is_superuser" => &self.login_superuser,
-            _ => return,
-        };
-        self.spoiled = if at_login.as_deref() == Some(value) { None } else { Some("role changed") };
+        match name {
+            "session_authorization" => self.foreign.role = self.login_role.as_deref() != Some(value),
+            "in_hot_standby" => self.in_hot_standby = Some(value == "on"),
+            "is_superuser" => self.foreign.superuser = self.login_superuser.as_deref() != Some(value),
+            _ => {}
+        }
     }
+}
+
+/// "cached plan must not change result type"
+fn is_changed_result(error: &[u8]) -> bool {
+    let field = |code| be::error_field(error, code);
+    field(b'C') == Some(b"0A000") && field(b'R') == Some(b"RevalidateCachedQuery")
+}
+
+/// The error ends the connection.
+fn is_fatal(error: &[u8]) -> bool {
+    matches!(be::error_field(error, b'V'), Some(b"FATAL" | b"PANIC"))
 }
 
 /// Name and value of a ParameterStatus body.
@@ -255,9 +462,30 @@ pub fn read_parameter(body: &[u8]) -> Option<(&str, &str)> {
     Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?))
 }
 
-/// Messages whose body is needed.
-fn is_read(tag: u8) -> bool {
-    matches!(tag, be::READY_FOR_QUERY | be::PARAMETER_STATUS | be::COMMAND_COMPLETE | be::ERROR_RESPONSE)
+/// The command may change what the text of a statement means.
+fn alters_schema(tag: &[u8]) -> bool {
+    let words: &[&[u8]] = match tag.first() {
+        Some(b'A') => &[b"ALTER"],
+        Some(b'C') => &[b"CREATE", b"COMMIT PREPARED"],
+        Some(b'D') => &[b"DROP"],
+        Some(b'I') => &[b"IMPORT"],
+        _ => return false,
+    };
+    words.iter().any(|word| tag.starts_with(word))
+}
+
+/// Where a run of complete messages with this tag ends. Nothing that follows a row that passed can change what
+/// becomes of the next row.
+fn end_of_run(tag: u8, input: &[u8], mut pos: usize) -> usize {
+    while let Some(rest) = input.get(pos..)
+        && let Some(header) = Header::peek(rest)
+        && header.tag == tag
+        && header.len >= 4
+        && header.total() <= rest.len()
+    {
+        pos += header.total();
+    }
+    pos
 }
 
 /// Appends an answer of the pooler's own.
@@ -269,24 +497,21 @@ pub fn write_synthetic(out: &mut Vec<u8>, synthetic: Synthetic) {
     encode::message(out, tag, |_| {});
 }
 
-/// Appends the server's refusal of a duplicate Parse with the client's name for the statement in it.
-fn write_renamed(out: &mut Vec<u8>, message: &[u8], name: &[u8]) {
-    let body = message.get(HEADER..).unwrap_or_default();
-    if be::error_field(body, b'C') != Some(b"42P05") {
-        out.extend_from_slice(message);
-        return;
-    }
+/// Appends an error with another name in its message.
+fn write_renamed(out: &mut Vec<u8>, error: &[u8], own: &[u8], name: &[u8]) {
     encode::message(out, be::ERROR_RESPONSE, |b| {
-        let mut rest = body;
+        let mut rest = error;
         while let Some((&code, tail)) = rest.split_first().filter(|(code, _)| **code != 0) {
             let Some((value, tail)) = split_cstr(tail) else { break };
             b.push(code);
-            if code == b'M' {
-                let text = [b"prepared statement \"", name, b"\" already exists"].concat();
-                encode::cstr(b, &text);
-            } else {
-                encode::cstr(b, value);
+            let parts = value.split(|&c| c == b'"').map(|part| if part == own { name } else { part });
+            for (i, part) in parts.enumerate() {
+                if i > 0 {
+                    b.push(b'"');
+                }
+                b.extend_from_slice(part);
             }
+            b.push(0);
             rest = tail;
         }
         b.push(0);

@@ -2,10 +2,17 @@
 //! Pure: no sockets, no clock.
 
 pub mod downstream;
+pub mod effects;
 pub mod interner;
 pub mod outgoing;
 pub mod params;
 pub mod pipeline;
+pub mod resets;
 pub mod state;
 pub mod statements;
+pub mod text;
+pub mod unit;
 pub mod upstream;
+
+#[cfg(test)]
+mod model_tests;

@@ -31,6 +31,11 @@ impl<'a> Outgoing<'a> {
         self.run = from..to;
     }
 
+    /// Bytes that had to be copied so far.
+    pub fn staged(&self) -> usize {
+        self.staged.len()
+    }
+
     /// Inserts bytes of the pooler's own at this place.
     pub fn inject(&mut self) -> &mut Vec<u8> {
         self.stage_run();

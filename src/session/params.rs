@@ -42,6 +42,14 @@ impl Labels {
         self.0.intern(&params.clone(), |p| *p == params, || params.clone())
     }
 
+    /// `label` without what does not satisfy `keep`; `label` itself if all of it does.
+    pub fn keeping(&self, label: &Label, keep: impl Fn(&str) -> bool) -> Label {
+        if label.iter().all(|(name, _)| keep(name)) {
+            return Arc::clone(label);
+        }
+        self.intern(Params::from_pairs(label.iter().filter(|(name, _)| keep(name))))
+    }
+
     /// `label` with one value changed; `label` itself if nothing changes.
     pub fn with(&self, label: &Label, name: &str, value: &str) -> Label {
         if label.get(name) == Some(value) {
@@ -104,7 +112,7 @@ impl Params {
     pub fn write_changes(&self, wanted: &Self, sql: &mut String) {
         for (name, value) in wanted.iter() {
             if self.get(name) != Some(value) {
-                write_set(sql, name, value);
+                write_set(sql, name, value, false);
             }
         }
         for (name, _) in self.iter() {
@@ -117,18 +125,19 @@ impl Params {
     }
 }
 
-/// SET for most; set_config for what may be a list of identifiers, whose text must not be taken as one name.
-fn write_set(sql: &mut String, name: &str, value: &str) {
+/// SET for most; set_config for what may be a list of identifiers, whose text must not be taken as one name. `local`: up
+/// to the end of the transaction.
+pub fn write_set(sql: &mut String, name: &str, value: &str, local: bool) {
     let plain = ["search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"];
     if plain.iter().any(|n| n.eq_ignore_ascii_case(name)) || name.contains('.') {
         sql.push_str("SELECT pg_catalog.set_config(");
         quote_literal(sql, name);
         sql.push(',');
         quote_literal(sql, value);
-        sql.push_str(",false);");
+        sql.push_str(if local { ",true);" } else { ",false);" });
         return;
     }
-    sql.push_str("SET ");
+    sql.push_str(if local { "SET LOCAL " } else { "SET " });
     quote_identifier(sql, name);
     sql.push_str(" TO ");
     quote_literal(sql, value);
@@ -144,10 +153,18 @@ fn quote_identifier(sql: &mut String, name: &str) {
 
 /// A literal that means the same whatever standard_conforming_strings is.
 fn quote_literal(sql: &mut String, value: &str) {
-    if value.contains('\\') {
+    if !value.is_ascii() || value.contains('\\') {
         sql.push_str(" E");
     }
     sql.push('\'');
-    sql.push_str(&value.replace('\\', "\\\\").replace('\'', "''"));
+    for c in value.chars() {
+        match c {
+            '\\' => sql.push_str("\\\\"),
+            '\'' => sql.push_str("\'\'"),
+            c if c.is_ascii() => sql.push(c),
+            // The server may still have another client's client_encoding.
+            c => sql.push_str(&format!("\\U{:08x}", u32::from(c))),
+        }
+    }
     sql.push('\'');
 }

@@ -10,13 +10,18 @@
 //! | Sync                   | ReadyForQuery              | is part of the reply (a commit that fails)      |
 //! | Parse, Bind, …         | one message (Describe: 1–2)| drops everything up to the next Sync            |
 //! | Execute                | … CommandComplete, I, s    | drops everything up to the next Sync            |
-//! | InjectedQuery          | … ReadyForQuery            | is swallowed and reported to the caller         |
-//! | Synthetic*, CopyEnd    | nothing                    | (never in front when a reply is read)           |
+//! | InjectedQuery, Restore | … ReadyForQuery            | is swallowed and reported to the caller         |
+//! | InjectedFailure        | … ReadyForQuery            | is swallowed                                    |
+//! | Synthetic*             | nothing                    | (never in front when a reply is read)           |
+//! | CopyEnd, UnnamedChanges| nothing                    | (never in front)                                |
 
 use std::{collections::VecDeque, sync::Arc};
 
 use super::statements::Statement;
 use crate::protocol::backend as be;
+
+/// Most entries that are owed at a time: bounds memory, and what looking through them costs.
+const MAX_OWED: usize = 4096;
 
 /// One reply (or run of replies) that is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,35 +36,58 @@ pub enum Expected {
     /// Describe of a statement (ParameterDescription first) or of a portal.
     Describe,
     Execute,
+    /// Execute of a DEALLOCATE; has a [`Detail`].
+    DeallocateExecute,
     /// Close of a portal.
     Close,
+    /// Close of the unnamed statement.
+    CloseUnnamed,
     Query,
+    /// A Query with DEALLOCATE of a statement that was prepared by Parse; has a [`Detail`].
+    DeallocateQuery,
     FunctionCall,
     Sync,
     /// A Parse that the pooler put in front of a Bind or Describe; has a [`Detail`].
     InjectedParse,
     /// The unnamed statement, parsed again on another server.
     InjectedParseUnnamed,
-    /// A Close that makes room on the server; has a [`Detail`].
+    /// A Close that makes room on the server, or for a new copy; has a [`Detail`].
     InjectedClose,
+    /// A look at what has just been prepared; has a [`Detail`].
+    InjectedDescribe,
     /// A Close whose statement needs no bookkeeping.
     InjectedCloseQuiet,
     /// Settings, checks and resets.
     InjectedQuery,
+    /// Makes the open transaction fail: its error is what is wanted.
+    InjectedFailure,
+    /// Puts back startup values after a RESET; its ReadyForQuery is passed in place of that of the RESET.
+    Restore,
     /// ParseComplete that the pooler gives; has a [`Detail`].
     SyntheticParse,
     /// CloseComplete that the pooler gives; has a [`Detail`] if the name was known.
     SyntheticClose,
     /// CloseComplete for a name that was not known.
     SyntheticCloseUnknown,
-    /// Marks where the client ended its COPY data; not answered by itself.
+    /// Marks where the client ended COPY data that it sent before it was asked; not answered by itself.
     CopyEnd,
+    /// Stands in front of what changes the unnamed statement and may be skipped; has a [`Former`].
+    UnnamedChanges,
 }
 
 impl Expected {
     /// Ends with ReadyForQuery.
     fn ends_ready(self) -> bool {
-        matches!(self, Self::Query | Self::FunctionCall | Self::Sync | Self::InjectedQuery)
+        matches!(
+            self,
+            Self::Query
+                | Self::DeallocateQuery
+                | Self::FunctionCall
+                | Self::Sync
+                | Self::InjectedQuery
+                | Self::InjectedFailure
+                | Self::Restore
+        )
     }
 
     /// Written by the pooler: the client must not see the answer.
@@ -70,7 +98,10 @@ impl Expected {
                 | Self::InjectedParseUnnamed
                 | Self::InjectedClose
                 | Self::InjectedCloseQuiet
+                | Self::InjectedDescribe
                 | Self::InjectedQuery
+                | Self::InjectedFailure
+                | Self::Restore
         )
     }
 
@@ -79,8 +110,11 @@ impl Expected {
             self,
             Self::Parse
                 | Self::DuplicateParse
+                | Self::DeallocateQuery
+                | Self::DeallocateExecute
                 | Self::InjectedParse
                 | Self::InjectedClose
+                | Self::InjectedDescribe
                 | Self::SyntheticParse
                 | Self::SyntheticClose
         )
@@ -95,11 +129,21 @@ pub struct Detail {
     pub statement: Arc<Statement>,
 }
 
-/// An entry that was not carried out, because an error made the server skip it.
+/// The unnamed statement before it changed.
+#[derive(Debug)]
+pub struct Former {
+    /// The client's, if that is what changes.
+    pub text: Option<Vec<u8>>,
+    /// Whose the server had.
+    pub owner: u64,
+}
+
+/// An entry that was not carried out, because an error made the server skip it, or a COPY eats it (Sync).
 #[derive(Debug)]
 pub struct Undone {
     pub expected: Expected,
     pub detail: Option<Detail>,
+    pub former: Option<Former>,
 }
 
 /// What to do with a reply.
@@ -113,8 +157,6 @@ pub enum Verdict {
     Unexpected,
     /// Swallow: a query of the pooler's own failed.
     InjectedFailed,
-    /// Forward with the client's statement name in it: the refusal of a duplicate Parse.
-    RenameDuplicate,
 }
 
 /// An answer that the pooler gives in the server's place.
@@ -129,6 +171,7 @@ pub enum Synthetic {
 pub struct Pipeline {
     queue: VecDeque<Expected>,
     details: VecDeque<Detail>,
+    formers: VecDeque<Former>,
     /// The server ignores everything until a Sync that has not been sent yet.
     skipping: bool,
     /// Extended-query messages were sent that no Sync (or Query) has ended yet: their transaction is open, although
@@ -136,10 +179,15 @@ pub struct Pipeline {
     open: bool,
     /// The server reads COPY data and ignores Flush and Sync until the client ends it.
     copy_in: bool,
+    /// The COPY eats Syncs, if it comes to reading them.
+    eats_syncs: bool,
+    /// Such a COPY has failed, perhaps before it read anything (triggers): each of the Syncs may have its ReadyForQuery, or
+    /// not.
+    uncertain: bool,
     /// A DEALLOCATE ALL or DISCARD ALL may be among what is owed.
     forgetting: bool,
-    /// The client's name in the duplicate Parse that is being refused.
-    refused_name: Option<Box<[u8]>>,
+    /// A duplicate Parse that the server has taken.
+    accepted_duplicate: Option<Detail>,
 }
 
 impl Pipeline {
@@ -153,6 +201,12 @@ impl Pipeline {
         self.queue.len()
     }
 
+    /// Batches of the client that are owed, each with its ReadyForQuery.
+    pub fn batches(&self) -> usize {
+        let own = |e: &Expected| matches!(e, Expected::InjectedQuery | Expected::InjectedFailure);
+        self.queue.iter().filter(|e| e.ends_ready() && !own(e)).count()
+    }
+
     /// The server ignores what comes before the next Sync: nothing may be injected or noted.
     pub fn skipping(&self) -> bool {
         self.skipping
@@ -163,14 +217,89 @@ impl Pipeline {
         self.copy_in
     }
 
+    /// Nobody knows how many ReadyForQuery are to come: who gets the server next could take one for its own.
+    pub fn is_uncertain(&self) -> bool {
+        self.uncertain
+    }
+
     /// The server has been told nothing that only a Sync will end.
     pub fn is_closed(&self) -> bool {
         !self.open && !self.skipping
     }
 
-    /// The reply that comes next belongs to something that the pooler sent by itself.
-    pub fn front_is_injected(&self) -> bool {
-        self.queue.front().is_some_and(|e| e.is_injected())
+    /// The server carries out a query of the pooler's own: a cancel request must not hit it. (A statement that the pooler
+    /// prepares for the client is part of what the client wants cancelled: it may wait for a lock.)
+    pub fn front_is_own_query(&self) -> bool {
+        matches!(
+            self.queue.front(),
+            Some(Expected::InjectedQuery | Expected::InjectedFailure | Expected::Restore)
+        )
+    }
+
+    /// The Parse that was just taken although the client had the name in use.
+    pub fn take_accepted_duplicate(&mut self) -> Option<Detail> {
+        self.accepted_duplicate.take()
+    }
+
+    /// The client's name in the duplicate Parse that the next reply belongs to.
+    pub fn duplicate_name(&self) -> Option<&[u8]> {
+        let front = self.queue.front() == Some(&Expected::DuplicateParse);
+        self.details.front().filter(|_| front).map(|detail| &*detail.name)
+    }
+
+    /// The statement that the next reply is about.
+    pub fn front_statement(&self) -> Option<&Detail> {
+        self.details.front().filter(|_| self.queue.front().is_some_and(|e| e.has_detail()))
+    }
+
+    /// What the next reply belongs to is a DEALLOCATE of this statement, by that name of the client's.
+    pub fn deallocated(&self) -> Option<&Detail> {
+        let front =
+            matches!(self.queue.front(), Some(Expected::DeallocateQuery | Expected::DeallocateExecute));
+        self.details.front().filter(|_| front)
+    }
+
+    /// Notes that the unnamed statement is about to change, by the message that is noted next. Nothing of it is needed if
+    /// no error of an earlier message can make the server skip that one.
+    pub fn unnamed_changes(&mut self, former: impl FnOnce() -> Former) {
+        if self.queue.back().is_some_and(|e| !e.ends_ready()) {
+            self.queue.push_back(Expected::UnnamedChanges);
+            self.formers.push_back(former());
+        }
+    }
+
+    /// The next of the changes of the unnamed statement that are still to come, if it is known what was before.
+    pub fn next_unnamed_change(&mut self) -> Option<Option<&mut Former>> {
+        let changes = |e: &&Expected| {
+            matches!(
+                e,
+                Expected::UnnamedChanges
+                    | Expected::ParseUnnamed
+                    | Expected::InjectedParseUnnamed
+                    | Expected::CloseUnnamed
+                    | Expected::Query
+                    | Expected::DeallocateQuery
+            )
+        };
+        let next = self.queue.iter().find(changes)?;
+        let known = *next == Expected::UnnamedChanges;
+        Some(self.formers.front_mut().filter(|_| known))
+    }
+
+    /// An earlier batch decides whether the server has this client's unnamed statement.
+    pub fn unnamed_is_uncertain(&self, client: u64) -> bool {
+        if self.formers.is_empty() {
+            return false;
+        }
+        let earlier = self.queue.iter().rposition(|e| e.ends_ready()).unwrap_or(0);
+        let changes = self.queue.iter().take(earlier).filter(|e| **e == Expected::UnnamedChanges).count();
+        self.formers.iter().take(changes).any(|former| former.owner != client)
+    }
+
+    /// The statement that the next reply describes, if the pooler asked for that.
+    pub fn described(&self) -> Option<&Arc<Statement>> {
+        let asked = self.queue.front() == Some(&Expected::InjectedDescribe);
+        self.details.front().filter(|_| asked).map(|detail| &detail.statement)
     }
 
     /// The Query that is noted next may make the server forget all statements.
@@ -178,37 +307,55 @@ impl Pipeline {
         self.forgetting = true;
     }
 
-    /// What the name stands for depends on replies of an earlier batch, which will come by themselves: wait for them.
-    pub fn must_wait_for(&self, name: &[u8]) -> bool {
-        if self.queue.is_empty() {
-            return false;
-        }
+    /// So much is owed that nothing more should be sent before some of it has been answered.
+    pub fn is_full(&self) -> bool {
+        self.queue.len() >= MAX_OWED
+    }
+
+    /// An earlier batch has not been answered to its end.
+    pub fn owes_ready(&self) -> bool {
+        self.queue.iter().any(|expected| expected.ends_ready())
+    }
+
+    /// The fate of some statement depends on replies that are still to come.
+    pub fn decides_on_statements(&self) -> bool {
+        self.forgetting || !self.details.is_empty()
+    }
+
+    /// An earlier batch decides on a statement that `concerns` the next message. Its replies will come by themselves: wait
+    /// for them.
+    pub fn must_wait(&self, concerns: impl Fn(&Detail) -> bool) -> bool {
         let mut details = self.details.iter();
         let mut about = self.forgetting;
         for &expected in &self.queue {
+            about |= expected.has_detail() && details.next().is_some_and(&concerns);
             if about && expected.ends_ready() {
                 return true;
             }
-            about |= expected.has_detail() && details.next().is_some_and(|d| *d.name == *name);
         }
         false
     }
 
-    /// Whether an entry that is still owed is about the client's statement `name`.
-    pub fn mentions(&self, name: &[u8]) -> bool {
-        self.details.iter().any(|d| *d.name == *name)
-    }
-
     /// Notes a message that was sent. Returns false if the server will ignore it.
     pub fn push(&mut self, expected: Expected) -> bool {
-        debug_assert!(!expected.has_detail());
+        debug_assert!(!expected.has_detail() && expected != Expected::UnnamedChanges);
         if self.copy_in {
             match expected {
-                Expected::CopyEnd => self.copy_in = false,
+                Expected::CopyEnd => {
+                    self.copy_in = false;
+                    return true;
+                }
                 // CopyGetData ignores them (copyfromparse.c).
-                Expected::Sync => return false,
+                Expected::Sync => {
+                    self.eats_syncs = true;
+                    return false;
+                }
                 _ => {}
             }
+        }
+        if expected == Expected::CopyEnd && self.queue.is_empty() {
+            // Of a COPY that has failed.
+            return false;
         }
         if self.skipping {
             if expected != Expected::Sync {
@@ -217,8 +364,11 @@ impl Pipeline {
             self.skipping = false;
         }
         match expected {
-            Expected::Query | Expected::FunctionCall | Expected::Sync => self.open = false,
-            Expected::InjectedQuery | Expected::CopyEnd => {}
+            // What the client sends up to Sync behind a failure does not get to the server.
+            Expected::Query | Expected::FunctionCall | Expected::Sync | Expected::InjectedFailure => {
+                self.open = false;
+            }
+            Expected::InjectedQuery | Expected::Restore | Expected::CopyEnd => {}
             _ => self.open = true,
         }
         self.queue.push_back(expected);
@@ -228,41 +378,50 @@ impl Pipeline {
     /// Notes a message about a statement. Not to be called while [`Self::skipping`].
     pub fn push_statement(&mut self, expected: Expected, name: &[u8], statement: &Arc<Statement>) {
         debug_assert!(expected.has_detail() && !self.skipping);
-        self.open = true;
+        self.open = !expected.ends_ready();
         self.queue.push_back(expected);
         self.details.push_back(Detail { name: name.into(), statement: Arc::clone(statement) });
     }
 
     /// The next answer that the pooler has to give before the next reply of the server.
     pub fn next_synthetic(&mut self) -> Option<Synthetic> {
-        loop {
-            let synthetic = match self.queue.front()? {
-                Expected::SyntheticParse => Some(Synthetic::ParseComplete),
-                Expected::SyntheticClose | Expected::SyntheticCloseUnknown => Some(Synthetic::CloseComplete),
-                Expected::CopyEnd => None,
-                _ => return None,
-            };
+        let synthetic = match self.queue.front()? {
+            Expected::SyntheticParse => Synthetic::ParseComplete,
+            Expected::SyntheticClose | Expected::SyntheticCloseUnknown => Synthetic::CloseComplete,
+            _ => return None,
+        };
+        self.pop_answered();
+        Some(synthetic)
+    }
+
+    fn pop(&mut self) -> Option<Undone> {
+        let expected = self.queue.pop_front()?;
+        // The COPY that it belongs to is over: nothing is owed for it.
+        while self.queue.front() == Some(&Expected::CopyEnd) {
+            self.queue.pop_front();
+        }
+        let detail = if expected.has_detail() { self.details.pop_front() } else { None };
+        let changes = expected == Expected::UnnamedChanges;
+        let former = if changes { self.formers.pop_front() } else { None };
+        self.forgetting &= !self.queue.is_empty();
+        Some(Undone { expected, detail, former })
+    }
+
+    /// Takes out what has been answered: what comes next cannot be skipped any more.
+    fn pop_answered(&mut self) {
+        self.pop();
+        while self.queue.front() == Some(&Expected::UnnamedChanges) {
             self.pop();
-            if synthetic.is_some() {
-                return synthetic;
-            }
         }
     }
 
-    fn pop(&mut self) -> Option<(Expected, Option<Detail>)> {
-        let expected = self.queue.pop_front()?;
-        let detail = if expected.has_detail() { self.details.pop_front() } else { None };
-        self.forgetting &= !self.queue.is_empty();
-        Some((expected, detail))
-    }
-
     fn pop_as(&mut self, verdict: Verdict) -> Verdict {
-        self.pop();
+        self.pop_answered();
         verdict
     }
 
-    /// Takes one reply of the server. Call [`Self::next_synthetic`] until `None` first. What an error made the
-    /// server skip is appended to `undone`, latest first.
+    /// Takes one reply of the server. Call [`Self::next_synthetic`] until `None` first. What the server skips is appended to
+    /// `undone`, latest first.
     pub fn on_reply(&mut self, tag: u8, undone: &mut Vec<Undone>) -> Verdict {
         use Expected as E;
         let Some(&front) = self.queue.front() else {
@@ -271,6 +430,11 @@ impl Pipeline {
                 | be::NOTIFICATION_RESPONSE
                 | be::PARAMETER_STATUS
                 | be::ERROR_RESPONSE => Verdict::Forward,
+                be::READY_FOR_QUERY if self.uncertain => {
+                    self.skipping = false;
+                    self.open = false;
+                    Verdict::Forward
+                }
                 _ => Verdict::Unexpected,
             };
         };
@@ -279,32 +443,42 @@ impl Pipeline {
             (be::DATA_ROW | be::COPY_DATA | be::COPY_DONE | be::COPY_OUT_RESPONSE, _) => shown,
             (be::NOTICE_RESPONSE | be::PARAMETER_STATUS, _) => shown,
             (be::NOTIFICATION_RESPONSE, _) => Verdict::Forward,
-            (be::PARSE_COMPLETE, E::Parse | E::ParseUnnamed | E::DuplicateParse) => {
+            (be::PARSE_COMPLETE, E::Parse | E::ParseUnnamed) => self.pop_as(Verdict::Forward),
+            (be::PARSE_COMPLETE, E::DuplicateParse) => {
+                self.accepted_duplicate = self.details.front().cloned();
                 self.pop_as(Verdict::Forward)
             }
             (be::PARSE_COMPLETE, E::InjectedParse | E::InjectedParseUnnamed) => self.pop_as(Verdict::Swallow),
             (be::BIND_COMPLETE, E::Bind) => self.pop_as(Verdict::Forward),
-            (be::CLOSE_COMPLETE, E::Close) => self.pop_as(Verdict::Forward),
+            (be::CLOSE_COMPLETE, E::Close | E::CloseUnnamed) => self.pop_as(Verdict::Forward),
             (be::CLOSE_COMPLETE, E::InjectedClose | E::InjectedCloseQuiet) => self.pop_as(Verdict::Swallow),
             (be::ROW_DESCRIPTION | be::NO_DATA, E::Describe) => self.pop_as(Verdict::Forward),
-            (be::ROW_DESCRIPTION, E::Query | E::InjectedQuery) => shown,
+            (be::ROW_DESCRIPTION | be::NO_DATA, E::InjectedDescribe) => self.pop_as(Verdict::Swallow),
+            (be::PARAMETER_DESCRIPTION, E::InjectedDescribe) => Verdict::Swallow,
+            (be::ROW_DESCRIPTION, E::Query | E::InjectedQuery | E::Restore) => shown,
             (be::PARAMETER_DESCRIPTION, E::Describe) => Verdict::Forward,
-            (be::COMMAND_COMPLETE | be::EMPTY_QUERY_RESPONSE | be::PORTAL_SUSPENDED, E::Execute) => {
-                self.copy_in = false;
+            (
+                be::COMMAND_COMPLETE | be::EMPTY_QUERY_RESPONSE | be::PORTAL_SUSPENDED,
+                E::Execute | E::DeallocateExecute,
+            ) => {
+                self.end_copy_in();
                 self.pop_as(Verdict::Forward)
             }
-            (be::COMMAND_COMPLETE | be::EMPTY_QUERY_RESPONSE, E::Query | E::InjectedQuery) => {
-                self.copy_in = false;
+            (
+                be::COMMAND_COMPLETE | be::EMPTY_QUERY_RESPONSE,
+                E::Query | E::DeallocateQuery | E::InjectedQuery | E::InjectedFailure | E::Restore,
+            ) => {
+                self.end_copy_in();
                 shown
             }
             (be::FUNCTION_CALL_RESPONSE, E::FunctionCall) => shown,
             (be::COPY_IN_RESPONSE | be::COPY_BOTH_RESPONSE, E::Query | E::Execute) => {
-                self.begin_copy_in(front);
+                self.begin_copy_in(front, undone);
                 Verdict::Forward
             }
             (be::READY_FOR_QUERY, _) if front.ends_ready() => {
-                self.copy_in = false;
-                self.pop_as(shown)
+                self.end_copy_in();
+                self.pop_as(if front == E::Restore { Verdict::Forward } else { shown })
             }
             (be::ERROR_RESPONSE, _) => self.on_error(front, undone),
             _ => Verdict::Unexpected,
@@ -312,54 +486,58 @@ impl Pipeline {
     }
 
     /// The server reads COPY data from here on: it eats the Syncs that were sent before the data ends.
-    fn begin_copy_in(&mut self, front: Expected) {
-        self.copy_in = true;
+    fn begin_copy_in(&mut self, front: Expected, undone: &mut Vec<Undone>) {
         let end = self.queue.iter().position(|&e| e == Expected::CopyEnd);
+        let until = end.unwrap_or(self.queue.len());
+        let before = undone.len();
+        let mut index = 0;
+        self.queue.retain(|&expected| {
+            index += 1;
+            let eaten = index <= until && expected == Expected::Sync;
+            undone.extend(eaten.then_some(Undone { expected, detail: None, former: None }));
+            !eaten
+        });
+        self.eats_syncs = undone.len() > before;
         if front == Expected::Execute {
-            let until = end.unwrap_or(self.queue.len());
-            let mut index = 0;
-            self.queue.retain(|&e| {
-                index += 1;
-                index > until || e != Expected::Sync
-            });
             self.open = !self.queue.contains(&Expected::Sync);
         }
-        if end.is_some() {
-            self.copy_in = false;
+        self.copy_in = end.is_none();
+        // A Query can hold another COPY, whose data ends elsewhere.
+        if let Some(end) = self.queue.iter().position(|&e| e == Expected::CopyEnd) {
+            self.queue.remove(end);
         }
     }
 
-    fn on_error(&mut self, front: Expected, undone: &mut Vec<Undone>) -> Verdict {
+    fn end_copy_in(&mut self) {
         self.copy_in = false;
+        self.eats_syncs = false;
+    }
+
+    fn on_error(&mut self, front: Expected, undone: &mut Vec<Undone>) -> Verdict {
+        self.uncertain |= self.eats_syncs;
+        self.end_copy_in();
         match front {
-            Expected::Query | Expected::FunctionCall | Expected::Sync => return Verdict::Forward,
-            Expected::InjectedQuery => return Verdict::InjectedFailed,
+            Expected::Query | Expected::DeallocateQuery | Expected::FunctionCall | Expected::Sync => {
+                return Verdict::Forward;
+            }
+            Expected::InjectedQuery | Expected::Restore => return Verdict::InjectedFailed,
+            Expected::InjectedFailure => return Verdict::Swallow,
             _ => {}
         }
         let first = undone.len();
-        let mut verdict = Verdict::Forward;
         self.skipping = true;
         while let Some(&next) = self.queue.front() {
             if next == Expected::Sync {
                 self.skipping = false;
                 break;
             }
-            let Some((expected, detail)) = self.pop() else { break };
-            if expected == Expected::DuplicateParse && undone.len() == first {
-                self.refused_name = detail.as_ref().map(|d| d.name.clone());
-                verdict = Verdict::RenameDuplicate;
-            }
-            undone.push(Undone { expected, detail });
+            let Some(entry) = self.pop() else { break };
+            undone.push(entry);
         }
         // Latest first, so that taking back restores the state from before the earliest.
         if let Some(fresh) = undone.get_mut(first..) {
             fresh.reverse();
         }
-        verdict
-    }
-
-    /// The client's name in the Parse that was just refused as a duplicate.
-    pub fn take_refused_name(&mut self) -> Option<Box<[u8]>> {
-        self.refused_name.take()
+        Verdict::Forward
     }
 }

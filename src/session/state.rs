@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use super::{
-    params::{Label, Labels, Params},
-    pipeline::{Pipeline, Undone},
+    effects::Effects,
+    params::{Label, Labels},
+    pipeline::{Pipeline, Synthetic, Undone},
+    resets::Resets,
     statements::{ClientStatements, Registry, ServerStatements},
 };
 use crate::protocol::TransactionStatus;
+
+/// Most bytes of buffer that a client keeps for its next unnamed statement.
+const KEEP: usize = 4 << 10;
 
 /// What all sessions of the process share.
 #[derive(Debug)]
@@ -16,12 +21,20 @@ pub struct Shared {
     pub labels: Labels,
 }
 
+/// Stands in for the client of a server that has none.
+pub const NOBODY: u64 = 0;
+
+/// Stands for a client that has no use any more for what its server holds.
+pub const SOMEBODY: u64 = u64::MAX;
+
 /// What a client remembers from one transaction to the next.
 #[derive(Debug)]
 pub struct ClientSession {
     /// Unique in the process.
     pub id: u64,
     pub label: Label,
+    /// Its label at login: what RESET brings back.
+    pub startup: Label,
     /// Named statements; made with the first one.
     pub statements: Option<Box<ClientStatements>>,
     /// The last unnamed Parse (body behind the name), to be repeated on another server.
@@ -42,9 +55,11 @@ pub struct ServerSession {
     pub reported: Label,
     pub statements: ServerStatements,
     pub pipeline: Pipeline,
+    pub resets: Resets,
+    pub effects: Effects,
     /// Status in the last ReadyForQuery.
     pub status: TransactionStatus,
-    /// The client whose unnamed statement the server holds; 0: nobody's.
+    /// The client whose unnamed statement the server holds, or [`NOBODY`].
     pub unnamed_of: u64,
     /// Bytes of a message body that still have to pass to the client.
     pub passing: usize,
@@ -54,14 +69,42 @@ pub struct ServerSession {
     pub login_role: Option<Box<str>>,
     /// is_superuser as first reported: it changes with SET ROLE.
     pub login_superuser: Option<Box<str>>,
+    /// session_authorization or is_superuser are not those of the login.
+    pub foreign: Foreign,
     /// Session state that cannot follow the client: the server stays with it until it leaves.
     pub pinned: Option<&'static str>,
-    /// Why the server must not be used again after this transaction.
+    /// Its client goes on when the server ends.
+    pub outlived: bool,
+    /// What it said at its end, for a client that goes on.
+    pub last_words: Option<Box<[u8]>>,
+    /// Why the server must not be used again after this transaction. See also [`Self::why_spoiled`].
     pub spoiled: Option<&'static str>,
     /// A query of the pooler's own failed: nothing more may reach the client.
     pub injected_failed: Option<Box<[u8]>>,
+    /// A table or the like was altered in the transaction that is open.
+    pub altered: bool,
+    /// CommandCompletes since the last ReadyForQuery, and whether the last one was ROLLBACK.
+    pub(super) tags: u32,
+    pub(super) rolled_back: bool,
+    /// DISCARD ALL was carried out, and nobody has asked since.
+    pub(super) discarded: bool,
+    /// One of them has ended a transaction, or may have done so within.
+    pub(super) commits: bool,
+    /// An error since then.
+    pub(super) erred: bool,
+    /// It was, and nobody has asked since.
+    was_altered: bool,
+    /// in_hot_standby as last reported; `None`: never (before PostgreSQL 14).
+    pub in_hot_standby: Option<bool>,
     /// Scratch for what an error made the server skip.
     pub undone: Vec<Undone>,
+}
+
+/// Which of the parameters that tell whom the server works for differ from those of its login.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Foreign {
+    pub role: bool,
+    pub superuser: bool,
 }
 
 /// What was counted while bytes passed.
@@ -76,7 +119,19 @@ pub struct Counts {
 impl ClientSession {
     /// A client that just logged in.
     pub fn new(id: u64, label: Label) -> Self {
-        Self { id, label, statements: None, unnamed: Vec::new(), passing: 0, held: false }
+        let startup = Arc::clone(&label);
+        Self { id, label, startup, statements: None, unnamed: Vec::new(), passing: 0, held: false }
+    }
+
+    /// What a server has made of the startup parameters.
+    pub fn log_in(&mut self, label: Label) {
+        self.startup = Arc::clone(&label);
+        self.label = label;
+    }
+
+    /// Drops the unnamed statement. A large one leaves no buffer behind.
+    pub fn forget_unnamed(&mut self) {
+        if self.unnamed.capacity() > KEEP { self.unnamed = Vec::new() } else { self.unnamed.clear() }
     }
 
     /// Number of named statements.
@@ -96,33 +151,94 @@ impl ServerSession {
             label,
             statements: ServerStatements::default(),
             pipeline: Pipeline::default(),
+            resets: Resets::default(),
+            effects: Effects::default(),
             status: TransactionStatus::Idle,
-            unnamed_of: 0,
+            unnamed_of: NOBODY,
             passing: 0,
             swallowing: 0,
             login_role: reported("session_authorization"),
             login_superuser: reported("is_superuser"),
+            foreign: Foreign::default(),
             pinned: None,
+            outlived: false,
+            last_words: None,
             spoiled: None,
             injected_failed: None,
+            altered: false,
+            tags: 0,
+            rolled_back: false,
+            commits: false,
+            erred: false,
+            discarded: false,
+            was_altered: false,
+            in_hot_standby: reported("in_hot_standby").map(|value| *value == *"on"),
             undone: Vec::new(),
         }
     }
 
     /// ReadyForQuery `I` has been read and nothing is owed: another client may have it.
     pub fn is_free(&self) -> bool {
+        self.owes_nothing() && self.status == TransactionStatus::Idle
+    }
+
+    /// All has been answered and nothing begun, but for a transaction that may be open.
+    pub fn owes_nothing(&self) -> bool {
         self.pipeline.is_empty()
             && self.pipeline.is_closed()
-            && self.status == TransactionStatus::Idle
             && self.passing == 0
             && self.swallowing == 0
             && !self.pipeline.copy_in()
     }
 
+    /// The next answer that the pooler has to give now: not in the middle of a message that passes.
+    pub fn next_synthetic(&mut self) -> Option<Synthetic> {
+        if self.passing > 0 || self.injected_failed.is_some() {
+            return None;
+        }
+        self.pipeline.next_synthetic()
+    }
+
+    /// Whether something has been created, altered or dropped for all to see since this was asked last.
+    pub fn take_altered(&mut self) -> bool {
+        std::mem::take(&mut self.was_altered)
+    }
+
+    /// Whether a DISCARD ALL has been carried out since this was asked last.
+    pub fn take_discarded(&mut self) -> bool {
+        std::mem::take(&mut self.discarded)
+    }
+
+    /// ReadyForQuery: whether what stands before it has changed nothing, as far as its tags tell: it is an error alone, or a
+    /// ROLLBACK alone.
+    pub(super) fn take_abort(&mut self) -> bool {
+        let aborted = if self.tags == 0 { self.erred } else { self.tags == 1 && self.rolled_back };
+        (self.tags, self.rolled_back, self.erred) = (0, false, false);
+        aborted
+    }
+
+    /// What was altered is seen by others from here on.
+    pub(super) fn publish_altered(&mut self) {
+        self.altered = false;
+        self.was_altered = true;
+    }
+
+    /// Why the server must not be used again, if so.
+    pub fn why_spoiled(&self) -> Option<&'static str> {
+        let foreign = self.foreign.role || self.foreign.superuser;
+        let uncertain = self.pipeline.is_uncertain().then_some("failed COPY may still owe replies");
+        self.spoiled.or(foreign.then_some("role changed")).or(uncertain)
+    }
+
     /// RESET ALL or DISCARD ALL: what the server does not report is at its default again, or may be.
     pub fn forget_unreported(&mut self, shared: &Shared) {
-        let reported = self.label.iter().filter(|(name, _)| self.reported.get(name).is_some());
-        self.label = shared.labels.intern(Params::from_pairs(reported));
+        self.label = shared.labels.keeping(&self.label, |name| self.reported.get(name).is_some());
+    }
+
+    /// RESET of one parameter: the same.
+    pub fn forget(&mut self, gone: &str, shared: &Shared) {
+        let keep = |name: &str| !name.eq_ignore_ascii_case(gone) || self.reported.get(name).is_some();
+        self.label = shared.labels.keeping(&self.label, keep);
     }
 
     /// The settings that were sent last have not been applied.
@@ -140,9 +256,36 @@ impl ServerSession {
         if !sql.is_empty() {
             self.pipeline.push(super::pipeline::Expected::InjectedQuery);
             // A simple Query drops the unnamed statement (postgres.c, exec_simple_query).
-            self.unnamed_of = 0;
+            self.unnamed_of = NOBODY;
             write(&sql);
         }
         self.before = std::mem::replace(&mut self.label, Arc::clone(&client.label));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::params::Params, *};
+
+    // H45: one of the two going back to its value made the server good again, although the other had not.
+    #[test]
+    fn server_is_spoiled_until_role_and_superuser_are_those_of_the_login() {
+        let shared = Shared { registry: Registry::new(0), labels: Labels::default() };
+        let at_login =
+            ["session_authorization", "is_superuser"].map(|n| (n.to_owned(), "as at login".to_owned()));
+        let mut server = ServerSession::new(shared.labels.intern(Params::default()), &at_login);
+        assert_eq!(server.why_spoiled(), None);
+        for (name, value, spoiled) in [
+            ("session_authorization", "other", true),
+            ("is_superuser", "other", true),
+            ("is_superuser", "as at login", true),
+            ("session_authorization", "as at login", false),
+        ] {
+            server.report(name, value, &shared);
+            assert_eq!(server.why_spoiled().is_some(), spoiled, "{name} {value}");
+        }
+        server.spoiled = Some("protocol violation");
+        server.report("is_superuser", "as at login", &shared);
+        assert_eq!(server.why_spoiled(), Some("protocol violation"));
     }
 }

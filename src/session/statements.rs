@@ -2,26 +2,46 @@
 //!
 //! A client's name leads to an [`Arc<Statement>`]; a statement has one name on every server. The [`Registry`] makes
 //! equal Parses meet; [`ServerStatements`] knows what one server has, least recently used first out.
+//!
+//! A server that prepared a text before a table was altered goes on with what it understood then, and refuses to run
+//! it once its columns are others (plancache.c: "cached plan must not change result type"). A client that prepares
+//! after the change must not be told so because of a copy that is shared. Hence a client's Parse reaches the server, in
+//! place of the copy that is there, unless that copy is younger than a second and no statement that may alter a table
+//! has passed since (only such a change by others, within that time, can still show). Behind every Parse the pooler
+//! asks for parameters and columns: when they differ from what was last understood, the copies on other servers are
+//! outdated, and are prepared anew before their next use. A client that prepared before the change may get
+//! PostgreSQL's error, as it would without a pooler, but no server repeats it. (Running its batch once more instead
+//! would need a copy of every batch.)
 
 use std::{
+    hash::BuildHasher as _,
     num::NonZeroUsize,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use hashbrown::HashMap;
 use lru::LruCache;
 
-use super::interner::Interner;
-use crate::protocol::{encode, frontend};
+use super::{
+    interner::Interner,
+    text::{TextEffect, effect_of},
+};
+use crate::{
+    protocol::{encode, frame::split_cstr, frontend},
+    sql::Class,
+};
+
+/// So long (microseconds) a copy serves clients that prepare the same text, without asking the server.
+const RECENT: u64 = 1_000_000;
 
 /// Bytes of statement texts that one server may hold before the oldest are closed.
 const MAX_SERVER_BYTES: usize = 64 << 20;
 
 /// A statement as the client wrote it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Statement {
     /// Unique in the process.
     pub id: u64,
@@ -32,12 +52,82 @@ pub struct Statement {
     /// The client's search_path when it was parsed, as far as it is known: the same text means something else
     /// under another one.
     search_path: Box<str>,
+    pub effect: Option<Box<TextEffect>>,
+    /// Goes up whenever servers are found to understand the text in another way.
+    generation: AtomicU32,
+    understood: Mutex<Understood>,
+    /// What it does, by the catalog of this generation.
+    class: RwLock<Option<(u64, Arc<Class>)>>,
+}
+
+/// What a server made of a text.
+#[derive(Debug, Default)]
+struct Understood {
+    /// Body of ParameterDescription: number and types, as Parse has them.
+    parameters: Option<Box<[u8]>>,
+    /// Hash of RowDescription; of nothing for a statement without rows.
+    row: Option<u64>,
 }
 
 impl Statement {
-    /// Appends a Parse under the server's name.
+    /// What it does, as far as the catalog of this generation can tell; found out once for each.
+    pub fn class(&self, generation: u64, classify: impl FnOnce(&[u8]) -> Class) -> Arc<Class> {
+        let known = self.class.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, class)) = known.as_ref().filter(|(of, _)| *of == generation) {
+            return Arc::clone(class);
+        }
+        drop(known);
+        let text = split_cstr(&self.text_and_types).map_or(&*self.text_and_types, |(text, _)| text);
+        let class = Arc::new(classify(text));
+        *self.class.write().unwrap_or_else(PoisonError::into_inner) = Some((generation, Arc::clone(&class)));
+        class
+    }
+
+    /// Appends a Parse under the server's name, as the client wrote it.
     pub fn write_parse(&self, out: &mut Vec<u8>) {
         write_parse(out, &self.server_name, &self.text_and_types);
+    }
+
+    /// Appends a Parse for a client that has prepared on another server: with the types that it was told there.
+    pub fn write_parse_again(&self, out: &mut Vec<u8>) {
+        let understood = self.understood.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some(types), Some((text, _))) = (&understood.parameters, split_cstr(&self.text_and_types))
+        else {
+            return self.write_parse(out);
+        };
+        encode::message(out, frontend::PARSE, |b| {
+            encode::cstr(b, &self.server_name);
+            encode::cstr(b, text);
+            b.extend_from_slice(types);
+        });
+    }
+
+    /// Appends a Describe of the server's name.
+    pub fn write_describe(&self, out: &mut Vec<u8>) {
+        encode::message(out, frontend::DESCRIBE, |b| {
+            b.push(b'S');
+            encode::cstr(b, &self.server_name);
+        });
+    }
+
+    /// Takes the body of a ParameterDescription.
+    fn learn_parameters(&self, types: &[u8]) {
+        let mut understood = self.understood.lock().unwrap_or_else(PoisonError::into_inner);
+        if understood.parameters.as_deref() == Some(types) {
+            return;
+        }
+        if understood.parameters.replace(types.into()).is_some() {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Takes the body of a RowDescription; empty for NoData.
+    fn learn_row(&self, row: &[u8]) {
+        let row = foldhash::quality::FixedState::default().hash_one(row);
+        let mut understood = self.understood.lock().unwrap_or_else(PoisonError::into_inner);
+        if understood.row.replace(row).is_some_and(|known| known != row) {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// Appends a Close of the server's name.
@@ -67,6 +157,8 @@ pub fn write_close(out: &mut Vec<u8>, name: &[u8]) {
 pub struct Registry {
     statements: Interner<Statement>,
     next_id: AtomicU64,
+    /// Goes up with every statement that may alter what a text means.
+    schema: AtomicU64,
     /// Makes server names that a client cannot meet by accident.
     prefix: String,
 }
@@ -75,7 +167,12 @@ impl Registry {
     /// `token` makes the names of this process differ from those of another pooler on the same servers.
     pub fn new(token: u32) -> Self {
         let prefix = format!("pooler_{token:08x}_");
-        Self { statements: Interner::default(), next_id: AtomicU64::new(1), prefix }
+        Self {
+            statements: Interner::default(),
+            next_id: AtomicU64::new(1),
+            schema: AtomicU64::new(0),
+            prefix,
+        }
     }
 
     /// The statement with this text, these types and this search_path; made if nobody holds it.
@@ -90,9 +187,23 @@ impl Registry {
                     server_name: format!("{}{id}", self.prefix).into_bytes().into(),
                     text_and_types: text_and_types.into(),
                     search_path: search_path.into(),
+                    effect: effect_of(text_and_types).map(Box::new),
+                    generation: AtomicU32::new(0),
+                    understood: Mutex::default(),
+                    class: RwLock::default(),
                 }
             },
         )
+    }
+
+    /// A table, type or function has been altered, or is about to be.
+    pub fn schema_changed(&self) {
+        self.schema.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// For copies that are prepared at `now` (microseconds).
+    pub fn moment(&self, now: u64) -> Moment {
+        Moment { now, schema: self.schema.load(Ordering::Acquire) }
     }
 
     /// Whether a name is one of those that this process gives to servers.
@@ -128,6 +239,11 @@ impl ClientStatements {
         self.named = HashMap::default();
     }
 
+    /// A name for the statement that has this one on servers. Looks at all.
+    pub fn name_of(&self, server_name: &[u8]) -> Option<&[u8]> {
+        self.named.iter().find(|(_, s)| *s.server_name == *server_name).map(|(name, _)| &**name)
+    }
+
     /// Names in use.
     pub fn len(&self) -> usize {
         self.named.len()
@@ -139,10 +255,54 @@ impl ClientStatements {
     }
 }
 
+/// Whether a server has a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copy {
+    /// It can be used.
+    Fresh,
+    /// Its name is taken, but it has to be prepared anew.
+    Outdated,
+    Missing,
+}
+
+impl Copy {
+    fn of(prepared: Option<&Prepared>) -> Self {
+        match prepared {
+            Some(copy) if copy.generation == copy.statement.generation.load(Ordering::Acquire) => Self::Fresh,
+            Some(_) => Self::Outdated,
+            None => Self::Missing,
+        }
+    }
+}
+
+/// A message of the reply to Describe of a statement, by its body.
+#[derive(Clone, Copy, Debug)]
+pub enum Description<'a> {
+    Parameters(&'a [u8]),
+    /// Empty if there are no rows.
+    Row(&'a [u8]),
+}
+
+/// When a copy was prepared.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moment {
+    now: u64,
+    schema: u64,
+}
+
+/// A server's copy of a statement.
+#[derive(Debug)]
+struct Prepared {
+    statement: Arc<Statement>,
+    /// The statement's generation when it was prepared.
+    generation: u32,
+    since: Moment,
+}
+
 /// What one server has prepared for the pooler.
 #[derive(Debug)]
 pub struct ServerStatements {
-    lru: LruCache<u64, Arc<Statement>, foldhash::fast::RandomState>,
+    lru: LruCache<u64, Prepared, foldhash::fast::RandomState>,
     bytes: usize,
     /// A statement may exist that is not in `lru`: prepare with a Close in front.
     doubtful: bool,
@@ -160,20 +320,70 @@ impl Default for ServerStatements {
 
 impl ServerStatements {
     /// Whether the server has it; counts as use.
-    pub fn touch(&mut self, statement: &Statement) -> bool {
-        self.lru.get(&statement.id).is_some()
+    pub fn touch(&mut self, statement: &Statement) -> Copy {
+        Copy::of(self.lru.get(&statement.id))
+    }
+
+    /// Whether the server has it.
+    pub fn copy_of(&self, statement: &Statement) -> Copy {
+        Copy::of(self.lru.peek(&statement.id))
+    }
+
+    /// Whether a client that prepares now would get just this copy.
+    pub fn is_recent(&self, statement: &Statement, at: Moment) -> bool {
+        self.lru.peek(&statement.id).is_some_and(|copy| {
+            copy.since.schema == at.schema && at.now.saturating_sub(copy.since.now) < RECENT
+        })
     }
 
     /// Notes that the server has it (or will, when it gets there).
-    pub fn insert(&mut self, statement: Arc<Statement>) {
-        self.bytes += statement.text_and_types.len();
-        self.lru.put(statement.id, statement);
+    pub fn insert(&mut self, statement: Arc<Statement>, since: Moment) {
+        let generation = statement.generation.load(Ordering::Acquire);
+        self.put(Prepared { statement, generation, since });
+    }
+
+    /// Notes that the server has kept a copy of which nothing more is known.
+    pub fn insert_outdated(&mut self, statement: Arc<Statement>) {
+        let generation = statement.generation.load(Ordering::Acquire).wrapping_sub(1);
+        self.put(Prepared { statement, generation, since: Moment::default() });
+    }
+
+    fn put(&mut self, copy: Prepared) {
+        let (id, bytes) = (copy.statement.id, copy.statement.text_and_types.len());
+        if self.lru.put(id, copy).is_none() {
+            self.bytes += bytes;
+        }
+    }
+
+    /// What the server says on the statement that it has just prepared (a part of the reply to Describe).
+    pub fn learn(&mut self, statement: &Statement, description: Description<'_>) {
+        match description {
+            Description::Parameters(types) => statement.learn_parameters(types),
+            Description::Row(row) => statement.learn_row(row),
+        }
+        if let Some(copy) = self.lru.peek_mut(&statement.id) {
+            copy.generation = statement.generation.load(Ordering::Acquire);
+        }
+    }
+
+    /// One of the copies is outdated, and so may be the others, here and on other servers.
+    pub fn outdate(&mut self) {
+        for (_, copy) in &self.lru {
+            let next = copy.generation.wrapping_add(1);
+            // If it has changed meanwhile, the copy is outdated as it is.
+            let _ = copy.statement.generation.compare_exchange(
+                copy.generation,
+                next,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+        }
     }
 
     /// Forgets one.
     pub fn remove(&mut self, statement: &Statement) {
         if let Some(gone) = self.lru.pop(&statement.id) {
-            self.bytes -= gone.text_and_types.len();
+            self.bytes -= gone.statement.text_and_types.len();
         }
     }
 
@@ -188,9 +398,9 @@ impl ServerStatements {
         if self.lru.len() < limit.get() && self.bytes <= MAX_SERVER_BYTES {
             return None;
         }
-        let (_, statement) = self.lru.pop_lru()?;
-        self.bytes -= statement.text_and_types.len();
-        Some(statement)
+        let (_, evicted) = self.lru.pop_lru()?;
+        self.bytes -= evicted.statement.text_and_types.len();
+        Some(evicted.statement)
     }
 
     /// From now on a name may be taken that is not known here.

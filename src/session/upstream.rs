@@ -3,23 +3,39 @@
 //! Works on whole messages up to [`STREAM_OVER`] bytes; longer ones pass as they come, but for Parse, which has
 //! to be read as a whole to be recognised.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{borrow::Cow, num::NonZeroUsize, sync::Arc};
 
 use super::{
+    effects::Effect,
     outgoing::Outgoing,
-    pipeline::Expected,
-    state::{ClientSession, Counts, ServerSession, Shared},
-    statements::{self, Statement},
+    pipeline::{Detail, Expected, Former, Pipeline},
+    resets::Resets,
+    state::{ClientSession, Counts, NOBODY, ServerSession, Shared},
+    statements::{self, Copy, Statement},
+    text::{TextEffect, deallocate_target, effect_of},
 };
-use crate::protocol::{
-    TransactionStatus, encode,
-    frame::{HEADER, Header, split_cstr},
-    frontend as fe,
+use crate::{
+    protocol::{
+        TransactionStatus, encode,
+        frame::{HEADER, Header, split_cstr},
+        frontend as fe,
+    },
+    sql,
 };
 
 /// Messages up to this size (header included) are not sent before they are complete, so that a client that dies in the
 /// middle of one costs nothing.
 pub const STREAM_OVER: usize = 16 << 10;
+
+/// Messages of a few bytes may need long ones in front (Parse): no more is put together at once than this and one
+/// message.
+const MAX_STAGED: usize = 1 << 20;
+
+/// Makes a server say that pooler does not answer this: text and number of types, as in Parse. Not by an error of syntax, so
+/// that it comes where the answer would have come.
+const REFUSAL: &[u8] = b"DO $pooler$ BEGIN RAISE EXCEPTION \
+    'settings of pooler itself cannot be set or shown behind statements that no Sync has ended' \
+    USING ERRCODE = '0A000', HINT = 'Send Sync first, and the statement alone.'; END $pooler$\0\0\0";
 
 /// Why reading stopped.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,6 +44,8 @@ pub enum Stop {
     NeedMore,
     /// What comes next depends on replies that are still to come: go on when the server has said more.
     Held,
+    /// Enough for one write: go on when the server has taken it.
+    Full,
     /// Terminate.
     Terminate,
     /// The client broke the protocol; message as PostgreSQL would put it.
@@ -60,9 +78,13 @@ pub struct Upstream<'a> {
     pub max_statements: Option<NonZeroUsize>,
     /// Longest Parse of a named statement.
     pub max_packet_size: usize,
+    /// Microseconds of the process clock.
+    pub now: u64,
     pub counts: Counts,
     /// Flush was seen: answers that the pooler gives itself are due at once.
     pub flush: bool,
+    /// Statements about pooler itself may be among it: the server must not take them for settings that somebody has made up.
+    pub refuses: bool,
 }
 
 impl Upstream<'_> {
@@ -88,19 +110,24 @@ impl Upstream<'_> {
             let total = header.total();
             let message = rest.get(..total).unwrap_or(rest);
             let complete = message.len() == total;
+            // However it comes, in one piece or in many.
+            if header.tag == fe::PARSE && total > self.max_packet_size {
+                let message = format!("Parse message of {total} bytes exceeds max_packet_size");
+                return (pos, Stop::Broken(message));
+            }
             if !complete && (total <= STREAM_OVER || rest.len() < STREAM_OVER.min(total)) {
                 return (pos, Stop::NeedMore);
             }
             if !complete && header.tag == fe::PARSE {
-                if total > self.max_packet_size {
-                    return (
-                        pos,
-                        Stop::Broken(format!("Parse message of {total} bytes exceeds max_packet_size")),
-                    );
-                }
                 return (pos, Stop::NeedMore);
             }
+            if out.staged() > MAX_STAGED {
+                return (pos, Stop::Full);
+            }
             if self.is_held(header.tag, message) {
+                // So that what is waited for does come, whatever else is owed.
+                encode::message(out.inject(), fe::FLUSH, |_| {});
+                self.flush = true;
                 return (pos, Stop::Held);
             }
             self.message(header.tag, message, pos, out);
@@ -109,19 +136,77 @@ impl Upstream<'_> {
         }
     }
 
-    /// A name is used whose fate an earlier batch of the pipeline decides, and that batch has not been answered.
+    /// Has to wait for replies: what it means depends on them, or too much is owed already.
     fn is_held(&self, tag: u8, message: &[u8]) -> bool {
-        if self.server.pipeline.is_empty() || self.max_statements.is_none() {
+        let pipeline = &self.server.pipeline;
+        if pipeline.is_empty()
+            || pipeline.skipping()
+            || pipeline.copy_in()
+            || is_copy(tag)
+            || tag == fe::FLUSH
+        {
             return false;
         }
+        pipeline.is_full() || self.depends_on_replies(tag, message)
+    }
+
+    /// A name is used whose fate an earlier batch of the pipeline decides, and that batch has not been answered.
+    ///
+    /// Or a RESET has not been answered, which must have brought back the client's startup values first.
+    fn depends_on_replies(&self, tag: u8, message: &[u8]) -> bool {
+        if self.server.resets.are_expected() && self.server.pipeline.is_closed() {
+            return true;
+        }
         let body = message.get(HEADER..).unwrap_or_default();
-        let name = match tag {
-            fe::PARSE => split_cstr(body),
-            fe::BIND => split_cstr(body).and_then(|(_, behind)| split_cstr(behind)),
-            fe::DESCRIBE | fe::CLOSE => body.strip_prefix(b"S").and_then(split_cstr),
-            _ => None,
+        let uses = matches!(tag, fe::BIND | fe::DESCRIBE);
+        if uses
+            && self.server.pipeline.unnamed_is_uncertain(self.client.id)
+            && name_in(tag, body).is_some_and(<[u8]>::is_empty)
+        {
+            return true;
+        }
+        if self.max_statements.is_none() || !self.server.pipeline.decides_on_statements() {
+            return false;
+        }
+        let Some(name) = self.statement_of(tag, body) else { return false };
+        let statement = self.statement(&name);
+        let is_fresh = |s: &Arc<Statement>| self.server.statements.copy_of(s) == Copy::Fresh;
+        // What is prepared now may displace others, or fail where they are still there.
+        let prepares = tag == fe::PARSE || statement.as_ref().is_some_and(|s| !is_fresh(s));
+        self.server.pipeline.must_wait(|detail| {
+            let same = statement.as_ref().is_some_and(|s| Arc::ptr_eq(s, &detail.statement));
+            prepares || same || *detail.name == *name
+        })
+    }
+
+    /// The named statement that a message is about.
+    fn statement_of<'m>(&self, tag: u8, body: &'m [u8]) -> Option<Cow<'m, [u8]>> {
+        let text = match name_in(tag, body) {
+            Some(name) if !name.is_empty() => return Some(Cow::Borrowed(name)),
+            None if tag == fe::QUERY => body,
+            Some(_) if tag == fe::PARSE => body.get(1..)?,
+            Some(_) if tag == fe::BIND => &self.client.unnamed,
+            _ => return None,
         };
-        name.is_some_and(|(name, _)| !name.is_empty() && self.server.pipeline.must_wait_for(name))
+        deallocate_target(split_cstr(text)?.0, self.encoding()).map(|name| Cow::Owned(name.into()))
+    }
+
+    fn encoding(&self) -> &str {
+        self.client.label.get("client_encoding").unwrap_or_default()
+    }
+
+    /// The unnamed statement of the client and of the server is about to change.
+    fn forget_unnamed(&mut self) {
+        let (client, owner) = (&mut *self.client, self.server.unnamed_of);
+        let former = || Former { text: Some(std::mem::take(&mut client.unnamed)), owner };
+        self.server.pipeline.unnamed_changes(former);
+        self.client.forget_unnamed();
+    }
+
+    /// The server's unnamed statement is about to change, the client's is not.
+    fn replace_unnamed(&mut self) {
+        let owner = self.server.unnamed_of;
+        self.server.pipeline.unnamed_changes(|| Former { text: None, owner });
     }
 
     /// One message; `bytes` may end early if it is longer than [`STREAM_OVER`].
@@ -133,10 +218,7 @@ impl Upstream<'_> {
             fe::BIND => self.bind(bytes, body, out),
             fe::DESCRIBE => self.describe(body, out),
             fe::CLOSE => self.close(body),
-            fe::EXECUTE => {
-                self.counts.queries += 1;
-                self.note(Expected::Execute)
-            }
+            fe::EXECUTE => self.execute(body),
             fe::SYNC => self.note(Expected::Sync),
             fe::FLUSH => {
                 self.flush = true;
@@ -162,18 +244,27 @@ impl Upstream<'_> {
         if self.server.pipeline.skipping() {
             return false;
         }
-        let rewritten = self.deallocate(body, out);
+        if let Some(refusal) = self.refused(body) {
+            self.forget_unnamed();
+            self.server.unnamed_of = NOBODY;
+            self.note(Expected::Query);
+            encode::message(out.inject(), fe::QUERY, |b| encode::cstr(b, text_of(refusal)));
+            return true;
+        }
+        let rewritten = self.deallocate(body);
+        if let Some(((_, gone), limit)) = rewritten.as_ref().zip(self.max_statements) {
+            self.ensure_name(&gone.statement, &gone.name, limit, out);
+        }
         // A simple Query drops the unnamed statement (postgres.c, exec_simple_query).
-        self.client.unnamed.clear();
-        self.server.unnamed_of = 0;
-        if forgets(body) {
-            self.server.pipeline.expect_forgetting();
+        self.forget_unnamed();
+        self.server.unnamed_of = NOBODY;
+        if let Some(effect) = effect_of(body) {
+            expect(effect, &mut self.server.resets, &mut self.server.pipeline);
         }
-        self.server.pipeline.push(Expected::Query);
-        if let Some(sql) = &rewritten {
-            encode::message(out.inject(), fe::QUERY, |b| b.extend_from_slice(sql));
-        }
-        rewritten.is_some()
+        let Some((sql, gone)) = rewritten else { return self.note(Expected::Query) };
+        self.server.pipeline.push_statement(Expected::DeallocateQuery, &gone.name, &gone.statement);
+        encode::message(out.inject(), fe::QUERY, |b| b.extend_from_slice(&sql));
+        true
     }
 
     fn parse(&mut self, body: &[u8], out: &mut Outgoing<'_>) -> bool {
@@ -187,51 +278,66 @@ impl Upstream<'_> {
         }
         let Some(limit) = self.max_statements.filter(|_| well_formed(tail)) else {
             self.counts.server_parses += 1;
+            self.forget_own(name);
             return self.note(Expected::ParseUnnamed);
         };
-        if let Some(existing) = self.statement(name) {
-            self.refuse_duplicate(name, tail, &existing, limit, out);
-            return true;
-        }
         let search_path = self.client.label.get("search_path").unwrap_or_default();
         let statement = self.shared.registry.intern(tail, search_path);
+        if let Some(existing) = self.statement(name) {
+            self.refuse_duplicate(name, &statement, existing, limit, out);
+            return true;
+        }
         self.client.statements.get_or_insert_default().insert(name, Arc::clone(&statement));
-        // In a failed transaction PostgreSQL refuses most Parses: let it decide.
-        let failed = self.server.status == TransactionStatus::Failed;
-        let known = self.server.statements.touch(&statement);
-        if known && !failed {
+        let copy = self.server.statements.touch(&statement);
+        if copy == Copy::Fresh && self.is_recent(&statement) {
             self.server.pipeline.push_statement(Expected::SyntheticParse, name, &statement);
             return true;
         }
-        self.prepare(&statement, name, limit, Expected::Parse, known, out);
+        // Although the server may have it: see `statements`.
+        self.prepare(&statement, name, limit, Expected::Parse, copy, out);
         true
+    }
+
+    /// The server would only repeat what it said on its copy. (In a failed transaction it refuses most Parses; what an
+    /// earlier batch leaves behind is not known yet.)
+    fn is_recent(&self, statement: &Statement) -> bool {
+        self.server.status != TransactionStatus::Failed
+            && !self.server.pipeline.owes_ready()
+            && self.server.statements.is_recent(statement, self.shared.registry.moment(self.now))
     }
 
     fn parse_unnamed(&mut self, tail: &[u8], out: &mut Outgoing<'_>) -> bool {
         self.counts.server_parses += 1;
-        let rewritten = self.deallocate(tail, out);
-        self.client.unnamed.clear();
+        self.forget_unnamed();
         self.client.unnamed.extend_from_slice(tail);
         self.server.unnamed_of = self.client.id;
         self.server.pipeline.push(Expected::ParseUnnamed);
-        if let Some(text_and_types) = &rewritten {
-            statements::write_parse(out.inject(), b"", text_and_types);
+        if let Some(refusal) = self.refused(tail) {
+            statements::write_parse(out.inject(), b"", refusal);
+            return true;
         }
-        rewritten.is_some()
+        let Some((text_and_types, _)) = self.deallocate(tail) else { return false };
+        statements::write_parse(out.inject(), b"", &text_and_types);
+        true
     }
 
-    /// Makes the server refuse the name, so that transaction and pipeline fail as they would without a pooler.
+    /// Makes the server refuse the name, so that transaction and pipeline fail as they would without a pooler: by its copy,
+    /// or by one of an empty text, which also a failed transaction takes. The new text may be wrong in another way, and that
+    /// comes first; or the server may take it after all, because a statement of the same batch has freed the name.
     fn refuse_duplicate(
         &mut self,
         name: &[u8],
-        tail: &[u8],
-        existing: &Arc<Statement>,
+        new: &Arc<Statement>,
+        existing: Arc<Statement>,
         limit: NonZeroUsize,
         out: &mut Outgoing<'_>,
     ) {
-        self.ensure(existing, name, limit, out);
-        self.server.pipeline.push_statement(Expected::DuplicateParse, name, existing);
-        statements::write_parse(out.inject(), &existing.server_name, tail);
+        let there = self.server.statements.touch(&existing) != Copy::Missing;
+        let taken = if there { existing } else { self.shared.registry.intern(b"\0\0\0", "") };
+        self.ensure_name(&taken, b"", limit, out);
+        self.server.pipeline.push_statement(Expected::DuplicateParse, name, new);
+        let text_and_types = self.refused(&new.text_and_types).unwrap_or(&new.text_and_types);
+        statements::write_parse(out.inject(), &taken.server_name, text_and_types);
     }
 
     fn bind(&mut self, bytes: &[u8], body: &[u8], out: &mut Outgoing<'_>) -> bool {
@@ -241,6 +347,10 @@ impl Upstream<'_> {
         }
         let Some((portal, behind)) = split_cstr(body) else { return self.note(Expected::Bind) };
         let Some((name, values)) = split_cstr(behind) else { return self.note(Expected::Bind) };
+        let effect = self.effect(name, out);
+        if effect.is_some() || !self.server.effects.are_none() {
+            self.server.effects.bind(portal, effect);
+        }
         let Some(reached) = self.reach(name, out) else { return self.note(Expected::Bind) };
         let server_name = reached.server_name();
         self.server.pipeline.push(Expected::Bind);
@@ -256,6 +366,39 @@ impl Upstream<'_> {
         staged.push(0);
         staged.extend_from_slice(values);
         true
+    }
+
+    /// What executing a statement will change.
+    fn effect(&mut self, name: &[u8], out: &mut Outgoing<'_>) -> Option<Effect> {
+        if !name.is_empty() {
+            let statement = self.client.statements.as_ref()?.get(name)?;
+            return statement.effect.as_deref().cloned().map(Effect::Text);
+        }
+        let Some((_, gone)) = self.deallocate(&self.client.unnamed) else {
+            return effect_of(&self.client.unnamed).map(Effect::Text);
+        };
+        self.ensure_name(&gone.statement, &gone.name, self.max_statements?, out);
+        // It was parsed when the name may have stood for something else: parse it again, as it is meant now.
+        self.server.unnamed_of = NOBODY;
+        Some(Effect::Deallocate(gone))
+    }
+
+    fn execute(&mut self, body: &[u8]) -> bool {
+        self.counts.queries += 1;
+        let server = &mut *self.server;
+        if server.effects.are_none() || server.pipeline.skipping() {
+            return self.note(Expected::Execute);
+        }
+        let effect = split_cstr(body).and_then(|(portal, _)| server.effects.of(portal));
+        match effect {
+            Some(Effect::Deallocate(gone)) => {
+                server.pipeline.push_statement(Expected::DeallocateExecute, &gone.name, &gone.statement);
+                return false;
+            }
+            Some(Effect::Text(effect)) => expect(effect.clone(), &mut server.resets, &mut server.pipeline),
+            None => {}
+        }
+        self.note(Expected::Execute)
     }
 
     fn describe(&mut self, body: &[u8], out: &mut Outgoing<'_>) -> bool {
@@ -280,12 +423,13 @@ impl Upstream<'_> {
         }
         let name = body.split_first().filter(|(kind, _)| **kind == b'S').and_then(|(_, n)| split_cstr(n));
         let Some((name, _)) = name.filter(|_| self.max_statements.is_some()) else {
+            self.forget_own(name.map_or(&[], |(name, _)| name));
             return self.note(Expected::Close);
         };
         if name.is_empty() {
-            self.client.unnamed.clear();
-            self.server.unnamed_of = 0;
-            return self.note(Expected::Close);
+            self.forget_unnamed();
+            self.server.unnamed_of = NOBODY;
+            return self.note(Expected::CloseUnnamed);
         }
         match self.client.statements.as_mut().and_then(|s| s.remove(name)) {
             Some(gone) => self.server.pipeline.push_statement(Expected::SyntheticClose, name, &gone),
@@ -294,6 +438,13 @@ impl Upstream<'_> {
             }
         }
         true
+    }
+
+    /// Where names pass through untouched, only those of statements about pooler itself are kept.
+    fn forget_own(&mut self, name: &[u8]) {
+        if let Some(known) = self.client.statements.as_mut().filter(|_| self.max_statements.is_none()) {
+            known.remove(name);
+        }
     }
 
     fn statement(&self, name: &[u8]) -> Option<Arc<Statement>> {
@@ -322,15 +473,23 @@ impl Upstream<'_> {
         }
         if self.client.unnamed.is_empty() {
             // The one that the server holds is another client's: the server must say that there is none.
-            if self.server.unnamed_of != 0 {
+            if self.server.unnamed_of != NOBODY {
+                self.replace_unnamed();
                 self.server.pipeline.push(Expected::InjectedCloseQuiet);
                 statements::write_close(out.inject(), b"");
-                self.server.unnamed_of = 0;
+                self.server.unnamed_of = NOBODY;
             }
             return;
         }
+        self.replace_unnamed();
         self.server.pipeline.push(Expected::InjectedParseUnnamed);
-        statements::write_parse(out.inject(), b"", &self.client.unnamed);
+        let rewritten = self.deallocate(&self.client.unnamed);
+        let text_and_types = match (self.refused(&self.client.unnamed), &rewritten) {
+            (Some(refusal), _) => refusal,
+            (None, Some((sql, _))) => sql,
+            (None, None) => &self.client.unnamed,
+        };
+        statements::write_parse(out.inject(), b"", text_and_types);
         self.server.unnamed_of = self.client.id;
         self.counts.server_parses += 1;
     }
@@ -342,8 +501,41 @@ impl Upstream<'_> {
         limit: NonZeroUsize,
         out: &mut Outgoing<'_>,
     ) {
-        if !self.server.statements.touch(statement) {
-            self.prepare(statement, name, limit, Expected::InjectedParse, false, out);
+        let copy = self.server.statements.touch(statement);
+        if copy != Copy::Fresh {
+            self.prepare(statement, name, limit, Expected::InjectedParse, copy, out);
+        }
+    }
+
+    /// Makes sure that the server has something of the statement's name, to be deallocated. An empty text can be prepared at
+    /// any time; the statement's own may fail by now, and an error in front of a simple Query would leave the client without
+    /// ReadyForQuery.
+    fn ensure_name(
+        &mut self,
+        statement: &Arc<Statement>,
+        name: &[u8],
+        limit: NonZeroUsize,
+        out: &mut Outgoing<'_>,
+    ) {
+        if self.server.statements.touch(statement) != Copy::Missing {
+            return;
+        }
+        self.make_room(statement, limit, out);
+        self.server.statements.insert_outdated(Arc::clone(statement));
+        statements::write_parse(out.inject(), &statement.server_name, b"\0\0\0");
+        self.server.pipeline.push_statement(Expected::InjectedParse, name, statement);
+    }
+
+    /// Closes what is in the way of a statement that the server does not have.
+    fn make_room(&mut self, statement: &Statement, limit: NonZeroUsize, out: &mut Outgoing<'_>) {
+        let server = &mut *self.server;
+        if server.statements.is_doubtful() {
+            server.pipeline.push(Expected::InjectedCloseQuiet);
+            statement.write_close(out.inject());
+        }
+        while let Some(evicted) = server.statements.evict(limit) {
+            evicted.write_close(out.inject());
+            server.pipeline.push_statement(Expected::InjectedClose, b"", &evicted);
         }
     }
 
@@ -354,49 +546,56 @@ impl Upstream<'_> {
         name: &[u8],
         limit: NonZeroUsize,
         expected: Expected,
-        known: bool,
+        copy: Copy,
         out: &mut Outgoing<'_>,
     ) {
         self.counts.server_parses += 1;
-        let server = &mut *self.server;
-        if known || server.statements.is_doubtful() {
-            server.pipeline.push(Expected::InjectedCloseQuiet);
+        if copy == Copy::Missing {
+            self.make_room(statement, limit, out);
+        } else {
+            self.server.pipeline.push_statement(Expected::InjectedClose, b"", statement);
             statement.write_close(out.inject());
         }
-        if !known {
-            while let Some(evicted) = server.statements.evict(limit) {
-                evicted.write_close(out.inject());
-                server.pipeline.push_statement(Expected::InjectedClose, b"", &evicted);
-            }
-            server.statements.insert(Arc::clone(statement));
+        self.server.statements.insert(Arc::clone(statement), self.shared.registry.moment(self.now));
+        let staged = out.inject();
+        if let Some(refusal) = self.refused(&statement.text_and_types) {
+            statements::write_parse(staged, &statement.server_name, refusal);
+        } else if expected == Expected::Parse {
+            statement.write_parse(staged);
+        } else {
+            statement.write_parse_again(staged);
         }
-        statement.write_parse(out.inject());
-        server.pipeline.push_statement(expected, name, statement);
+        statement.write_describe(staged);
+        let pipeline = &mut self.server.pipeline;
+        pipeline.push_statement(expected, name, statement);
+        pipeline.push_statement(Expected::InjectedDescribe, b"", statement);
+    }
+
+    /// What the server gets in the place of a statement about pooler itself: text and no types.
+    fn refused(&self, text_and_rest: &[u8]) -> Option<&'static [u8]> {
+        if !self.refuses {
+            return None;
+        }
+        let standard_strings = self.client.label.get("standard_conforming_strings") == Some("on");
+        sql::names_pooler(text_of(text_and_rest), standard_strings).then_some(REFUSAL)
     }
 
     /// `DEALLOCATE name` of a statement that was prepared by Parse: the text with the server's name in it. Goes to the
     /// server, which alone knows whether the transaction lets it happen.
-    fn deallocate(&mut self, text_and_rest: &[u8], out: &mut Outgoing<'_>) -> Option<Vec<u8>> {
-        let limit = self.max_statements?;
-        let (text, rest) = split_cstr(text_and_rest)?;
+    fn deallocate(&self, text_and_rest: &[u8]) -> Option<(Vec<u8>, Detail)> {
+        self.max_statements?;
         self.client.statements.as_ref().filter(|s| !s.is_empty())?;
-        let name = deallocate_target(text)?;
+        let (text, rest) = split_cstr(text_and_rest)?;
+        let name = deallocate_target(text, self.encoding())?;
         if self.server.status == TransactionStatus::Failed {
             return None;
         }
         let statement = self.statement(&name)?;
-        self.ensure(&statement, &name, limit, out);
-        // From here on the server may or may not have it: an error takes the DEALLOCATE back, not this note.
-        self.server.statements.remove(&statement);
-        self.server.statements.doubt();
-        if let Some(statements) = self.client.statements.as_mut() {
-            statements.remove(&name);
-        }
         let mut sql = b"DEALLOCATE \"".to_vec();
         sql.extend_from_slice(&statement.server_name);
         sql.extend_from_slice(b"\"\0");
         sql.extend_from_slice(rest);
-        Some(sql)
+        Some((sql, Detail { name, statement }))
     }
 }
 
@@ -414,40 +613,38 @@ fn check(header: Header) -> Result<(), Stop> {
     Ok(())
 }
 
+/// The statement's name in a message that has one.
+fn name_in(tag: u8, body: &[u8]) -> Option<&[u8]> {
+    let named = match tag {
+        fe::PARSE => split_cstr(body),
+        fe::BIND => split_cstr(body).and_then(|(_, behind)| split_cstr(behind)),
+        fe::DESCRIBE | fe::CLOSE => body.strip_prefix(b"S").and_then(split_cstr),
+        _ => None,
+    };
+    named.map(|(name, _)| name)
+}
+
+/// Notes what the statement does that is noted next.
+fn expect(effect: TextEffect, resets: &mut Resets, pipeline: &mut Pipeline) {
+    if let Some(reset) = effect.reset {
+        resets.expect(reset, pipeline);
+    }
+    if effect.forgets {
+        pipeline.expect_forgetting();
+    }
+}
+
+fn text_of(text_and_rest: &[u8]) -> &[u8] {
+    split_cstr(text_and_rest).map_or(text_and_rest, |(text, _)| text)
+}
+
+fn is_copy(tag: u8) -> bool {
+    matches!(tag, fe::COPY_DATA | fe::COPY_DONE | fe::COPY_FAIL)
+}
+
 /// Query, NUL, number of types, types: nothing missing, nothing left over.
 fn well_formed(text_and_types: &[u8]) -> bool {
     let Some((_, types)) = split_cstr(text_and_types) else { return false };
     let Some((count, oids)) = types.split_first_chunk::<2>() else { return false };
     oids.len() == usize::from(u16::from_be_bytes(*count)) * 4
-}
-
-/// The text may hold a DEALLOCATE ALL or DISCARD ALL at its start.
-fn forgets(sql: &[u8]) -> bool {
-    let sql = sql.trim_ascii_start();
-    ["deallocate", "discard"]
-        .iter()
-        .any(|w| sql.get(..w.len()).is_some_and(|s| s.eq_ignore_ascii_case(w.as_bytes())))
-}
-
-/// The name in `DEALLOCATE [PREPARE] name`, as the server would read it; `None` for anything else, ALL included.
-fn deallocate_target(sql: &[u8]) -> Option<Box<[u8]>> {
-    let sql = sql.trim_ascii();
-    let (word, rest) = sql.split_at_checked("deallocate".len())?;
-    if !word.eq_ignore_ascii_case(b"deallocate") || !rest.first()?.is_ascii_whitespace() {
-        return None;
-    }
-    let mut rest = rest.trim_ascii().strip_suffix(b";").unwrap_or(rest).trim_ascii();
-    if let Some((word, behind)) = rest.split_at_checked("prepare".len())
-        && word.eq_ignore_ascii_case(b"prepare")
-        && behind.first().is_some_and(u8::is_ascii_whitespace)
-    {
-        rest = behind.trim_ascii();
-    }
-    if let Some(quoted) = rest.strip_prefix(b"\"") {
-        let name = quoted.strip_suffix(b"\"")?;
-        return (!name.is_empty() && !name.contains(&b'"')).then(|| name.into());
-    }
-    let plain =
-        !rest.is_empty() && rest.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_' || *b >= 0x80);
-    (plain && !rest.eq_ignore_ascii_case(b"all")).then(|| rest.to_ascii_lowercase().into())
 }

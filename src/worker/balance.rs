@@ -13,17 +13,19 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     Worker,
-    client::Client,
+    client::{Client, Discarding},
     client_token,
     directory::Place,
     message::{Message, WorkerHandle},
+    release::ClientError,
 };
-use crate::{app::process::pid_of, config::ClientPlacement, pool::Pool};
+use crate::{config::ClientPlacement, pool::Pool, worker::process::pid_of};
 
 /// Thousandths of a core from which on a worker gives clients away.
-const BUSY: u32 = 700;
-/// Two workers that need less than this together become one; a worker below it takes new clients.
-const QUIET: u32 = 500;
+const BUSY: u32 = 750;
+/// Two workers that need less than this together become one, which then needs less than they did; a worker below it takes
+/// new clients.
+const QUIET: u32 = 650;
 /// The other worker must have so much less to do.
 const WORTH_IT: u32 = 200;
 /// Of the clients that were active in a tick, every so many-th moves in the next one.
@@ -70,8 +72,8 @@ impl Worker {
         let used = cpu.saturating_sub(self.balance.cpu).as_micros() * 1000 / u128::from(wall);
         let used = u32::try_from(used).unwrap_or(u32::MAX).min(1000);
         let Some(handle) = self.handle() else { return };
-        // Half of it is the past: one busy tick does not move anybody.
-        let usage = handle.usage.load(Ordering::Relaxed).midpoint(used);
+        // Most of it is the past: a few busy ticks (many logins at once) do not move anybody.
+        let usage = (handle.usage.load(Ordering::Relaxed) * 3 + used) / 4;
         handle.usage.store(usage, Ordering::Relaxed);
         let active = self.balance.releases.min(u32::try_from(self.clients.len()).unwrap_or(u32::MAX));
         self.balance.cpu = cpu;
@@ -101,7 +103,9 @@ impl Worker {
         else {
             return false;
         };
-        let busy = !client.pending.is_empty() || !client.conn.is_flushed() || client.discarding;
+        let unread =
+            !client.pending.is_empty() || client.discarding != Discarding::Nothing || client.ignoring > 0;
+        let busy = unread || !client.conn.is_flushed();
         if target == self.id || busy || client.conn.wire().detach(self.poll.registry()).is_err() {
             return false;
         }
@@ -127,12 +131,15 @@ impl Worker {
         let slot = entry.key();
         let id = client.session.id;
         let attached = client.conn.wire().attach(self.poll.registry(), client_token(slot, id));
-        // Events that came in between are gone: look once.
-        client.conn.readable = true;
+        client.conn.look_again();
         entry.insert(client);
         self.process.directory.set(pid_of(id), Place { worker: self.id, slot });
         if attached.is_err() {
             return self.close_client(slot, "cannot be registered");
+        }
+        if pool.is_removed() {
+            // While it was on its way, when nobody could tell it.
+            return self.fail_client(slot, &ClientError::Killed("database removed"));
         }
         self.client_readable(slot);
     }

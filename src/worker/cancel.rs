@@ -9,14 +9,11 @@ use tokio::sync::oneshot;
 
 use super::{
     Worker,
-    client::ClientState,
+    client::{ClientState, Discarding, Refusal},
     message::{CancelJob, Message, ServerRef},
     server::ServerState,
 };
-use crate::protocol::{
-    BackendKeyData,
-    encode::{self, Severity},
-};
+use crate::protocol::BackendKeyData;
 
 impl Worker {
     /// What a cancel request asks for. The key's pid has led here; the secret decides.
@@ -39,12 +36,16 @@ impl Worker {
         let known = self.clients.get(slot).is_some_and(|c| same_secret(&c.info.secret, &key.secret));
         let state = self.clients.get(slot).filter(|_| known).map(|c| &c.state);
         match state {
-            Some(ClientState::Waiting) => {
-                self.cancel_waiting(slot);
+            Some(ClientState::Waiting | ClientState::Held) => {
+                self.refuse_waiting(slot, Refusal::Canceled);
                 // The caller may have gone away.
                 let _ = reply.send(None);
             }
             Some(ClientState::Linked(server)) => self.cancel_linked(*server, reply),
+            Some(ClientState::Console(console)) => {
+                console.cancelled.store(true, std::sync::atomic::Ordering::Release);
+                let _ = reply.send(None);
+            }
             _ => {
                 let _ = reply.send(None);
             }
@@ -52,25 +53,34 @@ impl Worker {
     }
 
     /// The request leaves the queue; what the client has sent of it is thrown away up to its end.
-    fn cancel_waiting(&mut self, slot: usize) {
+    pub(super) fn refuse_waiting(&mut self, slot: usize, refusal: Refusal) {
         self.dequeue(slot);
         let Some(client) = self.clients.get_mut(slot) else { return };
         client.state = ClientState::Idle;
         client.since = self.now;
-        client.discarding = true;
-        let mut bytes = Vec::new();
-        let text = "canceling statement due to user request";
-        encode::error(&mut bytes, Severity::Error, "57014", text, None, None);
-        self.send_to_client(slot, &bytes);
+        client.discarding = Discarding::Request(refusal);
         self.client_readable(slot);
+        // It may have waited with what asks for nothing: its next request is not the one that was cancelled.
+        if let Some(client) = self.clients.get_mut(slot)
+            && client.discarding == Discarding::Request(refusal)
+            && client.pending.is_empty()
+            && !client.conn.readable
+        {
+            client.discarding = Discarding::Nothing;
+        }
     }
 
     fn cancel_linked(&mut self, slot: usize, reply: oneshot::Sender<Option<CancelJob>>) {
         let Some(server) = self.servers.get_mut(slot) else { return };
-        if server.session.pipeline.is_empty() {
+        if server.routed.waits_since().is_some() && server.session.pipeline.is_empty() {
+            let _ = reply.send(None);
+            if let ServerState::Active(client) = server.state {
+                self.refuse_open_read(client, Refusal::Canceled);
+            }
+        } else if server.session.pipeline.is_empty() {
             // Nothing runs: PostgreSQL would ignore it too.
             let _ = reply.send(None);
-        } else if server.session.pipeline.front_is_injected() {
+        } else if server.session.pipeline.front_is_own_query() {
             server.deferred_cancels.push(reply);
         } else {
             self.start_cancel(slot, reply);
@@ -96,7 +106,7 @@ impl Worker {
         self.close_server(slot, "client disconnected with query in progress");
     }
 
-    /// The pooler's own statements are through: now the client's query can be hit.
+    /// The pooler's own query is through: now the client's query can be hit.
     pub(super) fn start_deferred_cancels(&mut self, slot: usize) {
         let Some(server) = self.servers.get_mut(slot) else { return };
         let over = server.session.pipeline.is_empty();
@@ -109,12 +119,19 @@ impl Worker {
         }
     }
 
-    /// The server has seen the request: it may go on to others.
-    pub(super) fn cancel_done(&mut self, server: ServerRef) {
+    /// The server has seen the request: it may go on to others. If nobody knows whether it has, it may not.
+    pub(super) fn cancel_done(&mut self, server: ServerRef, lost: bool) {
         let Some(state) = self.servers.get_mut(server.slot).filter(|s| s.id == server.id) else { return };
         state.cancels = state.cancels.saturating_sub(1);
-        if state.cancels == 0 && state.state == ServerState::BeingCanceled {
-            self.free(server.slot);
+        if lost {
+            state.session.spoiled.get_or_insert("a cancel request may still be on its way");
+        }
+        if state.cancels > 0 || state.state != ServerState::BeingCanceled {
+            return;
+        }
+        match state.session.why_spoiled() {
+            Some(reason) => self.close_server(server.slot, reason),
+            None => self.free(server.slot),
         }
     }
 }

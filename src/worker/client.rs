@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc::UnboundedSender;
-
-use super::{conn::Conn, message::ConsoleInput};
+use super::{conn::Conn, message::ConsoleLink, routing::Routing};
 use crate::{
-    app::limits::ClientPermit,
-    config::{PeerAddr, User},
+    client::limits::ClientPermit,
+    config::{PeerAddr, PoolMode, User},
     session::{params::Params, state::ClientSession},
 };
 
@@ -22,10 +20,12 @@ pub(crate) enum ClientState {
     Idle,
     /// In the queue of its pool, with a request that has not been read (or not been sent).
     Waiting,
+    /// Waits for a node that can take its request.
+    Held,
     /// Has a server.
     Linked(usize),
     /// Talks to the console.
-    Console(UnboundedSender<ConsoleInput>),
+    Console(ConsoleLink),
 }
 
 impl ClientState {
@@ -39,8 +39,35 @@ impl ClientState {
 
     /// In a queue.
     pub(crate) fn is_waiting(&self) -> bool {
-        matches!(self, Self::Waiting | Self::LoginWaiting)
+        matches!(self, Self::Waiting | Self::Held | Self::LoginWaiting)
     }
+}
+
+/// Why a request is not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It was cancelled while it waited.
+    Canceled,
+    /// Its transaction was open on a server that is gone.
+    TransactionLost,
+    /// No node took writes for as long as it may wait.
+    NoPrimary,
+    /// For as long it was not found out who is the primary on the timeline of its `pooler.read_after`.
+    Behind,
+    /// The replica of its transaction did not show what had been committed meanwhile, for as long as it may wait.
+    NotReplayed,
+    /// Its transaction has failed, and has not been ended.
+    Aborted,
+}
+
+/// What is thrown away of a request that is not carried out, as after an error at its first message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Discarding {
+    Nothing,
+    /// The first message, and all up to Sync if it is one of the extended query protocol.
+    Request(Refusal),
+    /// All up to Sync.
+    UpToSync,
 }
 
 /// One client. Small: thousands of them are idle.
@@ -51,13 +78,39 @@ pub(crate) struct Client {
     pub(crate) state: ClientState,
     /// Its pool's shard on this worker.
     pub(crate) shard: usize,
+    /// The pool mode that it came under. It keeps that although a reload may change the pool's: what it has left on a
+    /// server, or what its names stand for, depends on it.
+    pub(crate) mode: PoolMode,
     /// The start of a message whose rest has not come, or a request that waits for a server.
     pub(crate) pending: Vec<u8>,
     /// When it came into its state, in microseconds of the process clock.
     pub(crate) since: u64,
     /// Its request was cancelled while it waited: what is left of it is to be thrown away up to here.
-    pub(crate) discarding: bool,
+    pub(crate) discarding: Discarding,
+    /// No server knows of its transaction any more: until it ends it, all that it asks for is refused, with this.
+    pub(crate) aborted: Option<Refusal>,
+    /// `pending` holds messages that have to wait for the server: nothing more is read meanwhile.
+    pub(crate) stalled: bool,
+    /// Bytes of a message that is thrown away and still on its way.
+    pub(crate) ignoring: usize,
+    /// Where the database has nodes: made with its first request.
+    pub(crate) routing: Option<Box<Routing>>,
     pub(crate) info: Box<ClientInfo>,
+}
+
+impl Client {
+    /// It has no server any more, and nothing of its input waits for the replies of one.
+    pub(crate) fn part(&mut self, now: u64) {
+        self.state = ClientState::Idle;
+        self.since = now;
+        self.stalled = false;
+        self.session.held = false;
+    }
+
+    /// More of a reply can go to it. One that is behind for a while takes the end of a short one, for later.
+    pub(crate) fn takes_more(&self) -> bool {
+        self.conn.is_flushed() || (self.info.stuck_since > 0 && self.conn.has_room())
+    }
 }
 
 /// What is needed at login, at the end, and for SHOW CLIENTS.

@@ -1,9 +1,11 @@
 //! Clients of the admin console: their messages go to a task, its answers come back as bytes.
 
+use tokio::sync::mpsc::error::TrySendError;
+
 use super::{
     Worker,
     client::ClientState,
-    message::{ClientRef, ConsoleInput},
+    message::{ClientRef, ConsoleInput, ConsoleLink},
 };
 use crate::protocol::{
     frame::{HEADER, Header},
@@ -14,34 +16,34 @@ use crate::protocol::{
 const MAX_MESSAGE: usize = 64 << 10;
 
 impl Worker {
-    /// Reads and hands on whole messages.
+    /// Reads and hands on whole messages, unless earlier ones or their answers still wait: reading on would only fill
+    /// memory.
     pub(super) fn console_readable(&mut self, slot: usize) {
         let Some(client) = self.clients.get_mut(slot) else { return };
+        let ClientState::Console(console) = &client.state else { return };
+        if !client.conn.is_flushed() {
+            return;
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut eof = false;
-        while client.conn.readable && client.pending.len() <= MAX_MESSAGE {
+        while client.conn.readable && client.pending.len() <= MAX_MESSAGE && !eof {
             match client.conn.read(&mut buffer) {
                 Ok(read) => {
                     client.pending.extend_from_slice(buffer.get(..read.n).unwrap_or_default());
-                    eof |= read.eof;
+                    eof = read.eof;
                 }
                 Err(_) => eof = true,
             }
-            if eof {
-                break;
-            }
         }
         self.buffer = buffer;
-        let mut pending = std::mem::take(&mut client.pending);
-        let (used, end) = hand_on(&client.state, &pending);
-        pending.drain(..used);
-        client.pending = pending;
+        let (used, end) = hand_on(console, &client.pending);
+        client.pending.drain(..used);
         if eof || end {
             self.close_client(slot, "client close request");
         }
     }
 
-    /// An answer of the console.
+    /// An answer of the console, which has taken what it was handed.
     pub(super) fn console_output(&mut self, client: ClientRef, bytes: &[u8], close: bool) {
         if self.clients.get(client.slot).is_none_or(|c| c.session.id != client.id) {
             return;
@@ -49,13 +51,14 @@ impl Worker {
         self.send_to_client(client.slot, bytes);
         if close {
             self.close_client(client.slot, "console closed");
+        } else {
+            self.console_readable(client.slot);
         }
     }
 }
 
 /// Sends whole messages to the console. Returns how many bytes they were, and whether the client is to be closed.
-fn hand_on(state: &ClientState, input: &[u8]) -> (usize, bool) {
-    let ClientState::Console(console) = state else { return (0, true) };
+fn hand_on(console: &ConsoleLink, input: &[u8]) -> (usize, bool) {
     let mut used = 0;
     loop {
         let rest = input.get(used..).unwrap_or_default();
@@ -65,9 +68,10 @@ fn hand_on(state: &ClientState, input: &[u8]) -> (usize, bool) {
         }
         let Some(message) = rest.get(..header.total()) else { return (used, false) };
         let body = message.get(HEADER..).unwrap_or_default().to_vec();
-        if console.send(ConsoleInput::Frame(header.tag, body)).is_err() {
-            return (used, true);
+        match console.input.try_send(ConsoleInput::Frame(header.tag, body)) {
+            Ok(()) => used += header.total(),
+            Err(TrySendError::Full(_)) => return (used, false),
+            Err(TrySendError::Closed(_)) => return (used, true),
         }
-        used += header.total();
     }
 }

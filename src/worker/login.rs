@@ -1,25 +1,24 @@
 //! The last part of a client's login: the parameters, on whichever server the pool has.
 //!
-//! A client is told what the pool's first server told. Startup parameters that no server has accepted yet are tried on
+//! A client is told what the pool's newest server told. Startup parameters that no server has accepted yet are tried on
 //! one: the client gets the server's own error if they are wrong, and the server's spelling if they are right.
 
-use std::sync::Arc;
-
-use tokio::sync::mpsc::UnboundedSender;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     Worker,
-    client::{Client, ClientInfo, ClientState},
+    client::{Client, ClientInfo, ClientState, Discarding},
     conn::Conn,
     directory::Place,
-    message::{ClientRef, ConsoleInput},
-    release::{ClientError, error_of},
+    message::{ClientRef, ConsoleInput, ConsoleLink, LoginResult},
+    release::{ClientError, Told, error_of},
+    routed::Routed,
+    routing::Routing,
     server::{Server, ServerInfo, ServerState},
 };
 use crate::{
-    app::process::pid_of,
     client::LoggedIn,
-    error::Report as _,
+    error::{Printable, Report as _},
     net::wire::Wire,
     pool::{Failure, Pool, Welcome},
     protocol::{BackendKeyData, ProtocolVersion, encode},
@@ -28,6 +27,7 @@ use crate::{
         params::{self, Label, Params},
         state::{ClientSession, ServerSession},
     },
+    worker::process::pid_of,
 };
 
 impl Worker {
@@ -35,22 +35,38 @@ impl Worker {
     pub(super) fn welcome_client(&mut self, login: LoggedIn, pool: &Arc<Pool>) {
         let shard = self.shard(pool);
         let empty = self.process.shared.labels.intern(Params::default());
+        let mut login = login;
+        let routing = pool.seat.as_ref().map(|_| Routing::at_login(&mut login.parameters));
         let Some(slot) = self.insert_client(login, shard, ClientState::Idle, empty) else { return };
+        match routing {
+            Some(Ok(routing)) => self.set_routing(slot, routing),
+            Some(Err(error)) => return self.fail_client(slot, &error),
+            None => {}
+        }
+        // The nodes may have changed while it was on its way.
+        self.rehome(slot);
+        if self.process.shutting_down.load(Ordering::Acquire) {
+            return self.fail_client(slot, &ClientError::Killed("pooler is shutting down"));
+        }
+        if pool.is_removed() {
+            return self.fail_client(slot, &ClientError::Killed("database removed"));
+        }
+        if pool.database.disabled.load(Ordering::Acquire) {
+            return self.fail_client(slot, &ClientError::Disabled(pool.key.database.clone()));
+        }
         if let Some(failure) = pool.failure()
             && failure.refused
             && pool.open_servers() == 0
             && failure.retry_at > std::time::Instant::now()
         {
-            let error =
-                ClientError::Server { sqlstate: failure.sqlstate, message: failure.message, cached: true };
-            return self.fail_client(slot, &error);
+            return self.fail_client(slot, &ClientError::Server(told(&failure, true)));
         }
         if !self.try_login(slot) {
             self.enqueue_login(slot);
         }
     }
 
-    fn enqueue_login(&mut self, slot: usize) {
+    pub(super) fn enqueue_login(&mut self, slot: usize) {
         let Some(client) = self.clients.get(slot) else { return };
         match self.checkout(client.shard) {
             Some(server) => self.serve_login(slot, server),
@@ -96,9 +112,14 @@ impl Worker {
             session: ClientSession::new(id, label),
             state,
             shard,
+            mode: self.shards.get(shard).map(|s| s.settings.mode).unwrap_or_default(),
             pending: login.leftover,
             since: self.now,
-            discarding: false,
+            discarding: Discarding::Nothing,
+            aborted: None,
+            stalled: false,
+            ignoring: 0,
+            routing: None,
             info: Box::new(info),
         });
         Some(slot)
@@ -113,7 +134,7 @@ impl Worker {
         else {
             return false;
         };
-        client.session.label = label;
+        client.session.log_in(label);
         client.info.wanted = Params::default();
         if let Some(stats) = shard.pool.shards.get(self.id).map(|s| &s.stats) {
             stats.logins.add(1);
@@ -130,22 +151,26 @@ impl Worker {
         client.state = ClientState::Idle;
         client.since = self.now;
         self.send_to_client(slot, &bytes);
-        self.client_readable(slot);
+        self.look_later_at_client(slot);
         true
     }
 
     /// A server for a client that is logging in.
     pub(super) fn serve_login(&mut self, slot: usize, server_slot: usize) {
         if self.try_login(slot) {
-            return self.freed.push_front(server_slot);
+            return self.free(server_slot);
         }
+        let Some(welcome) = self.servers.get(server_slot).and_then(|server| server.pool.welcome()) else {
+            // The pool was told to start afresh: this server is outdated, the next one will tell.
+            self.free(server_slot);
+            return self.enqueue(slot, ClientState::LoginWaiting);
+        };
         self.link(slot, server_slot);
         let (Some(client), Some(server)) = (self.clients.get_mut(slot), self.servers.get_mut(server_slot))
         else {
             return;
         };
         client.state = ClientState::LoginLinked(server_slot);
-        let Some(welcome) = server.pool.welcome() else { return };
         let mut label = Params::clone(&welcome.label);
         for (name, value) in client.info.wanted.iter() {
             label.set(name, value);
@@ -174,9 +199,16 @@ impl Worker {
             let error = error_of(body);
             return self.fail_client(slot, &error);
         }
-        let tried = without_certain(&client.info.wanted);
-        let label = Arc::clone(&client.session.label);
-        server.pool.accept(tried, label);
+        if let Some(welcome) = server.pool.welcome() {
+            let tried = without_certain(&client.info.wanted);
+            // Without what is this client's alone: others with these parameters have a name of their own, or none.
+            let certain = client.info.wanted.iter().filter(|(n, v)| params::is_certain(n, v));
+            let labels = &self.process.shared.labels;
+            let label = certain.fold(Arc::clone(&client.session.label), |label, (name, _)| {
+                labels.with(&label, name, welcome.label.get(name).unwrap_or_default())
+            });
+            server.pool.accept(tried, label);
+        }
         client.state = ClientState::LoginWaiting;
         client.since = self.now;
         self.free_after_login(server_slot);
@@ -197,31 +229,36 @@ impl Worker {
     pub(super) fn server_connected(
         &mut self,
         pool: &Arc<Pool>,
-        result: Result<Box<ServerLogin>, ConnectError>,
+        generation: u64,
+        result: Option<LoginResult>,
     ) {
         let index = self.shard(pool);
         if let Some(shard) = self.shards.get_mut(index) {
             shard.connecting = shard.connecting.saturating_sub(1);
         }
+        // The settings may have changed since the login began: what it tells is about a server that is no longer asked.
+        let outdated = !pool.is_current(generation);
         match result {
-            Ok(login) => self.insert_server(index, pool, *login),
-            Err(error) => {
+            Some(Ok(login)) if !outdated => {
+                self.insert_server(index, pool, generation, *login);
+                // Whoever gets it needs no other.
+                self.settle();
+            }
+            Some(Err(error)) if !outdated => {
                 pool.release_server();
                 self.connect_failed(index, pool, &error);
             }
+            _ => pool.release_server(),
         }
         self.grow(index);
     }
 
-    fn insert_server(&mut self, index: usize, pool: &Arc<Pool>, login: ServerLogin) {
+    fn insert_server(&mut self, index: usize, pool: &Arc<Pool>, generation: u64, login: ServerLogin) {
         pool.set_failure(None);
         let settable = login.parameters.iter().filter(|(n, _)| params::is_settable(n));
         let pairs = settable.map(|(n, v)| (n.as_str(), v.as_str()));
         let label = self.process.shared.labels.intern(Params::from_pairs(pairs));
-        if pool.welcome().is_none() {
-            let welcome = Welcome { parameters: login.parameters.clone(), label: Arc::clone(&label) };
-            pool.set_welcome(Arc::new(welcome));
-        }
+        pool.set_welcome(Welcome { parameters: login.parameters.clone(), label: Arc::clone(&label) });
         let id = self.process.next_id();
         let entry = self.servers.vacant_entry();
         let slot = entry.key();
@@ -254,13 +291,15 @@ impl Worker {
             pool: Arc::clone(pool),
             shard: index,
             id,
-            generation: pool.generation.load(std::sync::atomic::Ordering::Acquire),
+            session_client: false,
+            routed: Routed::default(),
+            generation,
             pending: login.leftover,
             since: self.now,
             transaction_start: 0,
             query_start: 0,
             answered: 0,
-            expires: self.process.expiry(self.now, settings.server_lifetime),
+            expires: self.process.expiry(id, self.now, settings.server_lifetime),
             drained: 0,
             cancels: 0,
             deferred_cancels: Vec::new(),
@@ -273,19 +312,28 @@ impl Worker {
     fn connect_failed(&mut self, index: usize, pool: &Arc<Pool>, error: &ConnectError) {
         let retry = self.config.settings.server_login_retry;
         let failure = Failure::after(pool.failure().as_ref(), error, retry);
+        let (message, settings) = (error.to_string(), pool.settings());
         tracing::warn!(
             database = pool.key.database,
             user = pool.key.user,
-            "server login failed: {error}; next attempt in {:?}",
+            host = settings.connect.address.host,
+            port = settings.connect.address.port,
+            "server login failed: {}; next attempt in {:?}",
+            Printable(message.strip_prefix("server login failed: ").unwrap_or(&message)),
             failure.pause
         );
-        let hopeless = failure.refused && pool.open_servers() == 0;
-        let told = ClientError::Server {
-            sqlstate: failure.sqlstate.clone(),
-            message: failure.message.clone(),
-            cached: false,
-        };
+        if let Some(seat) = &pool.seat {
+            seat.cluster.suspect();
+        }
+        // A node that starts or stops is not the last word where there are others.
+        let passing = pool.seat.is_some() && failure.sqlstate.starts_with("57P");
+        let hopeless = failure.refused && !passing && pool.open_servers() == 0;
+        let told = ClientError::Server(told(&failure, false));
         pool.set_failure(Some(failure));
+        if let Some(seat) = pool.seat.as_ref().filter(|seat| seat.cluster.primary() != Some(seat.node)) {
+            // Others can serve reads.
+            return self.send_waiting_elsewhere(index, &Arc::clone(&seat.cluster), seat.node);
+        }
         if !hopeless {
             return;
         }
@@ -297,23 +345,33 @@ impl Worker {
     }
 
     /// A client of the admin console.
-    pub(super) fn welcome_console(
-        &mut self,
-        login: LoggedIn,
-        console: UnboundedSender<ConsoleInput>,
-        greeting: &[u8],
-    ) {
+    pub(super) fn welcome_console(&mut self, login: LoggedIn, console: ConsoleLink) {
         let label = self.process.shared.labels.intern(Params::default());
-        let input = console.clone();
+        let input = console.input.clone();
         let Some(slot) = self.insert_client(login, usize::MAX, ClientState::Console(console), label) else {
             return;
         };
+        // A shutdown does not wait for those who may have asked for it.
+        self.count_client(-1);
         let Some(client) = self.clients.get(slot) else { return };
-        let id = client.session.id;
+        let (id, secret) = (client.session.id, client.info.secret.clone());
+        let client = ClientRef { worker: self.id, slot, id };
         // Fails when the console has ended: the client is closed then.
-        let _ = input.send(ConsoleInput::Connected(ClientRef { worker: self.id, slot, id }));
-        self.send_to_client(slot, greeting);
+        let _ = input.try_send(ConsoleInput::Connected { client, secret });
         self.client_readable(slot);
+    }
+}
+
+/// What a failure tells clients. `cached`: those that come after it.
+fn told(failure: &Failure, cached: bool) -> Told {
+    let cached = cached.then(|| {
+        "The server has been refusing logins; this is its last error (see server_login_retry).".to_owned()
+    });
+    Told {
+        sqlstate: failure.sqlstate.clone(),
+        message: failure.message.clone(),
+        detail: failure.detail.clone().or(cached),
+        hint: failure.hint.clone(),
     }
 }
 
@@ -331,6 +389,8 @@ impl Failure {
         Self {
             sqlstate,
             message: error.message(),
+            detail: error.detail(),
+            hint: error.hint(),
             refused,
             retry_at: std::time::Instant::now() + pause,
             pause,

@@ -6,11 +6,12 @@ use std::sync::{
     mpsc::{self, Receiver, Sender},
 };
 
-use tokio::sync::{mpsc::UnboundedSender, oneshot};
+use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
 use super::{client::Client, server::Server};
 use crate::{
     client::LoggedIn,
+    cluster::Cluster,
     config::Config,
     pool::Pool,
     protocol::BackendKeyData,
@@ -23,11 +24,11 @@ pub(crate) enum Message {
     /// A client that proved who it is, and its pool; `console` instead of a pool for the admin console.
     Client { login: Box<LoggedIn>, pool: Arc<Pool> },
     /// A client of the admin console: its messages go to `console`.
-    Console { login: Box<LoggedIn>, console: UnboundedSender<ConsoleInput>, greeting: Vec<u8> },
+    Console { login: Box<LoggedIn>, console: ConsoleLink },
     /// Bytes for a console client.
     ConsoleOutput { client: ClientRef, bytes: Vec<u8>, close: bool },
-    /// A login at a server has ended.
-    Connected { pool: Arc<Pool>, result: Result<Box<ServerLogin>, ConnectError> },
+    /// A login at a server has ended (`None`: it was given up); the pool's generation when it began.
+    Connected { pool: Arc<Pool>, generation: u64, result: Option<LoginResult> },
     /// A server that another worker gives away.
     Server { server: Box<Server> },
     /// A client that another worker gives away, and its pool.
@@ -40,27 +41,52 @@ pub(crate) enum Message {
     Evict { database: String, user: String },
     /// Find out what to cancel; `None` if nothing is to be done.
     Cancel { key: BackendKeyData, reply: oneshot::Sender<Option<CancelJob>> },
-    /// A cancel request has been delivered (or given up).
-    CancelDone { server: ServerRef },
+    /// A cancel request has been delivered, or given up. `lost`: it may still be on its way.
+    CancelDone { server: ServerRef, lost: bool },
+    /// The nodes of a cluster have other roles.
+    ClusterChanged { cluster: Arc<Cluster> },
+    /// A replica that reads may wait for has caught up with more.
+    ClusterAdvanced,
     /// A new configuration is in force, or the state of pools has changed: look at every pool again.
     Refresh { config: Arc<Config> },
     /// Rows for the console.
     Report { kind: ReportKind, reply: oneshot::Sender<WorkerReport> },
     /// Close clients (and servers) of a database, or of all.
     Kill { database: Option<String>, reason: &'static str },
-    /// Close one client. Answers whether it was here.
-    KillClient { id: u64, reply: oneshot::Sender<bool> },
+    /// Close the client of this pid (see `pid_of`). Answers whether it was here.
+    KillClient { pid: u32, reply: oneshot::Sender<bool> },
     /// Close everything and end.
     Stop,
 }
 
+/// How a login at a server ended.
+pub(crate) type LoginResult = Result<Box<ServerLogin>, ConnectError>;
+
 /// A message of a console client.
 #[derive(Debug)]
 pub(crate) enum ConsoleInput {
-    /// Who it is, so that output finds it.
-    Connected(ClientRef),
+    /// Who it is, so that output finds it, and the secret of its cancel key.
+    Connected { client: ClientRef, secret: Box<[u8]> },
     /// One complete message.
     Frame(u8, Vec<u8>),
+}
+
+/// Messages that a console may have to work off; more stay in the socket.
+const CONSOLE_QUEUE: usize = 64;
+
+/// The way from a worker to the console of one client.
+#[derive(Clone, Debug)]
+pub(crate) struct ConsoleLink {
+    pub(crate) input: tokio_mpsc::Sender<ConsoleInput>,
+    /// Set by a cancel request.
+    pub(crate) cancelled: Arc<AtomicBool>,
+}
+
+impl ConsoleLink {
+    pub(crate) fn new() -> (Self, tokio_mpsc::Receiver<ConsoleInput>) {
+        let (input, receiver) = tokio_mpsc::channel(CONSOLE_QUEUE);
+        (Self { input, cancelled: Arc::default() }, receiver)
+    }
 }
 
 /// A client on a worker, as long as it lives.
@@ -125,6 +151,7 @@ impl WorkerHandle {
 
     /// To be called by the worker before it looks for messages.
     pub(crate) fn rearm(&self) {
-        self.woken.store(false, Ordering::Release);
+        // Ordered before the reads of messages that follow.
+        self.woken.swap(false, Ordering::AcqRel);
     }
 }

@@ -1,23 +1,43 @@
 //! A worker: one thread, one epoll, and everything that its clients and servers do after login.
 //!
 //! No locks and no tasks on the path of a query: the worker reads a socket, translates what it read (`session`), and
-//! writes the other socket. Queues, checkout and release are in `queue`; both directions in `relay`.
+//! writes the other socket. Queues and checkout are in `queue`, requests in `relay`, replies in
+//! `replies`, the end of a transaction or a connection in `release`.
 
+mod answer;
 pub(crate) mod balance;
+mod begin;
 mod cancel;
+mod changes;
+mod classes;
 pub(crate) mod client;
 pub(crate) mod conn;
 mod console;
+pub(crate) mod decision;
 pub(crate) mod directory;
+pub(crate) mod discovery;
 pub(crate) mod login;
+mod lost;
+pub(crate) mod memory;
 pub(crate) mod message;
+mod own;
+pub(crate) mod process;
 mod queue;
+mod refusal;
 mod relay;
 mod release;
 mod reload;
+mod replay;
+mod replies;
 pub(crate) mod report;
+mod route;
+mod routed;
+mod routing;
+mod scan;
 pub(crate) mod server;
+mod settings;
 mod tick;
+mod tokens;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -31,14 +51,17 @@ use client::Client;
 use message::{Message, WorkerHandle};
 use mio::{Events, Poll, Token, event::Event};
 use queue::ShardState;
+use release::ClientError;
 use server::Server;
 use slab::Slab;
 
 use crate::{
-    app::process::Process,
     config::Config,
+    error::Report as _,
     pool::{Pool, PoolKey},
-    session::state::ClientSession,
+    protocol::encode::Severity,
+    session::state::{ClientSession, NOBODY},
+    worker::process::Process,
 };
 
 /// Bytes that one read may bring. Large, so that big results cost few system calls; one per worker.
@@ -72,6 +95,10 @@ pub(crate) struct Worker {
     buffer: Vec<u8>,
     /// What has to be changed before it is written is put together here.
     staging: Vec<u8>,
+    /// What a client has asked for, between routing and sending: its slot, and how many bytes it was.
+    scanned: Option<(usize, usize, scan::Scan)>,
+    classes: classes::Classes,
+    spare: replay::Spare,
     /// Stands for the client of a server whose client has left.
     nobody: ClientSession,
     /// Microseconds of the process clock, read once per turn.
@@ -80,7 +107,13 @@ pub(crate) struct Worker {
     /// Shards whose clients wait, and when they are looked at next.
     hungry: Vec<usize>,
     next_feeding: u64,
+    /// How long after that (microseconds): longer and longer while nothing can be done for them.
+    feeding_pause: u64,
+    /// When the first of the reads that wait for a replica has waited for long enough; `u64::MAX`: none waits.
+    next_wait: u64,
     balance: Balance,
+    /// Most clients at a time since memory was given back.
+    most_clients: usize,
     stopping: bool,
 }
 
@@ -107,7 +140,7 @@ fn token(low: usize, id: u64) -> Token {
 
 impl Worker {
     pub(crate) fn new(id: usize, poll: Poll, inbox: Receiver<Message>, process: Arc<Process>) -> Self {
-        let nobody = ClientSession::new(0, process.shared.labels.intern(Default::default()));
+        let nobody = ClientSession::new(NOBODY, process.shared.labels.intern(Default::default()));
         Self {
             id,
             poll,
@@ -121,12 +154,18 @@ impl Worker {
             freed: VecDeque::new(),
             buffer: vec![0; READ_BUFFER],
             staging: Vec::new(),
+            scanned: None,
+            classes: classes::Classes::default(),
+            spare: replay::Spare::default(),
             nobody,
             now: process.clock.micros(),
             next_tick: 0,
             hungry: Vec::new(),
             next_feeding: u64::MAX,
+            feeding_pause: 0,
+            next_wait: u64::MAX,
             balance: Balance::default(),
+            most_clients: 0,
             stopping: false,
             process,
         }
@@ -144,11 +183,17 @@ impl Worker {
             self.now = self.process.clock.micros();
             for event in &events {
                 self.on_event(event);
-                self.settle();
             }
+            // Replies first, then requests: what is done alike is done faster one after the other.
+            self.settle();
             self.go_on_with_ready();
             if self.now >= self.next_feeding {
                 self.feed_hungry();
+                self.settle();
+            }
+            if self.now >= self.next_wait {
+                self.next_wait = u64::MAX;
+                self.look_for_nodes();
                 self.settle();
             }
             if self.now >= self.next_tick {
@@ -163,7 +208,7 @@ impl Worker {
 
     fn patience(&self) -> Duration {
         if self.ready.is_empty() {
-            let next = self.next_tick.min(self.next_feeding);
+            let next = self.next_tick.min(self.next_feeding).min(self.next_wait);
             Duration::from_micros(next.saturating_sub(self.now).max(1))
         } else {
             Duration::ZERO
@@ -196,6 +241,7 @@ impl Worker {
     fn client_event(&mut self, slot: usize, event: &Event, closed: bool) {
         let Some(client) = self.clients.get_mut(slot) else { return };
         client.conn.readable |= event.is_readable() || closed;
+        client.conn.guessed &= !event.is_readable();
         client.conn.hung_up |= closed;
         if event.is_writable() && !client.conn.is_flushed() {
             self.client_writable(slot);
@@ -228,17 +274,41 @@ impl Worker {
     fn go_on_with_ready(&mut self) {
         for _ in 0..self.ready.len() {
             match self.ready.pop_front() {
-                Some((End::Client(slot), id))
-                    if self.clients.get(slot).is_some_and(|c| c.session.id == id) =>
-                {
+                Some((End::Client(slot), id)) => {
+                    let Some(client) = self.clients.get_mut(slot).filter(|c| c.session.id == id) else {
+                        continue;
+                    };
+                    client.conn.queued = false;
                     self.client_readable(slot);
                 }
-                Some((End::Server(slot), id)) if self.servers.get(slot).is_some_and(|s| s.id == id) => {
+                Some((End::Server(slot), id)) => {
+                    let Some(server) = self.servers.get_mut(slot).filter(|s| s.id == id) else { continue };
+                    server.conn.queued = false;
                     self.server_readable(slot);
                 }
-                _ => continue,
+                None => return,
             }
             self.settle();
+        }
+    }
+
+    /// No event will tell of what there is to do for this client, or whoever asks is in the middle of another read, with the
+    /// buffer in use. One turn for each, however often it is asked for:
+    /// else a connection that always has something to read would get more and more of them.
+    fn look_later_at_client(&mut self, slot: usize) {
+        if let Some(client) = self.clients.get_mut(slot)
+            && !std::mem::replace(&mut client.conn.queued, true)
+        {
+            self.ready.push_back((End::Client(slot), client.session.id));
+        }
+    }
+
+    /// The same for a server.
+    fn look_later_at_server(&mut self, slot: usize) {
+        if let Some(server) = self.servers.get_mut(slot)
+            && !std::mem::replace(&mut server.conn.queued, true)
+        {
+            self.ready.push_back((End::Server(slot), server.id));
         }
     }
 
@@ -259,9 +329,11 @@ impl Worker {
     fn on_message(&mut self, message: Message) {
         match message {
             Message::Client { login, pool } => self.welcome_client(*login, &pool),
-            Message::Console { login, console, greeting } => self.welcome_console(*login, console, &greeting),
+            Message::Console { login, console } => self.welcome_console(*login, console),
             Message::ConsoleOutput { client, bytes, close } => self.console_output(client, &bytes, close),
-            Message::Connected { pool, result } => self.server_connected(&pool, result),
+            Message::Connected { pool, generation, result } => {
+                self.server_connected(&pool, generation, result);
+            }
             Message::Server { server } => self.adopt_server(server),
             Message::Moved { client, pool } => self.adopt_client(*client, &pool),
             Message::Want { pool, worker } => self.give_away_idle(&pool, worker),
@@ -273,15 +345,17 @@ impl Worker {
                 self.evict_idle(&database, &user);
             }
             Message::Cancel { key, reply } => self.cancel(key, reply),
-            Message::CancelDone { server } => self.cancel_done(server),
+            Message::CancelDone { server, lost } => self.cancel_done(server, lost),
+            Message::ClusterChanged { cluster } => self.cluster_changed(&cluster),
+            Message::ClusterAdvanced => self.look_for_nodes(),
             Message::Refresh { config } => self.refresh(config),
             Message::Report { kind, reply } => {
                 // The console may have gone away.
                 let _ = reply.send(self.report(kind));
             }
             Message::Kill { database, reason } => self.kill(database.as_deref(), reason),
-            Message::KillClient { id, reply } => {
-                let _ = reply.send(self.kill_client(id));
+            Message::KillClient { pid, reply } => {
+                let _ = reply.send(self.kill_client(pid));
             }
             Message::Stop => self.stopping = true,
         }
@@ -294,15 +368,27 @@ impl Worker {
         {
             return index;
         }
-        let index = self.shards.len();
-        self.shards.push(ShardState::new(Arc::clone(pool), &self.config));
+        // A database that was removed and came back: late messages of the old pool must not hide the new one.
+        if let Some(index) = self.shards.iter().position(|s| Arc::ptr_eq(&s.pool, pool)) {
+            return index;
+        }
+        let new = ShardState::new(Arc::clone(pool), &self.config);
+        let vacant = self.vacant_shard();
+        let index = vacant.unwrap_or(self.shards.len());
+        match vacant.and_then(|index| self.shards.get_mut(index)) {
+            Some(shard) => *shard = new,
+            None => self.shards.push(new),
+        }
         self.shard_of.insert(pool.key.clone(), index);
         index
     }
 
     fn close_all(&mut self) {
         let clients: Vec<usize> = self.clients.iter().map(|(slot, _)| slot).collect();
+        let mut goodbye = Vec::new();
+        ClientError::Killed("pooler is shutting down").write(&mut goodbye, Severity::Fatal);
         for slot in clients {
+            self.send_last_words(slot, &goodbye);
             self.close_client(slot, "pooler is shutting down");
         }
         let servers: Vec<usize> = self.servers.iter().map(|(slot, _)| slot).collect();

@@ -14,6 +14,7 @@ use super::{
     Worker,
     client::ClientState,
     message::Message,
+    route::ShardSeat,
     server::{Server, ServerState},
 };
 use crate::{
@@ -24,6 +25,8 @@ use crate::{
 /// So long (microseconds) a client waits for a server of its own worker, which is likely to have one soon, before others
 /// are asked and new ones opened.
 const PATIENCE: u64 = 500;
+/// Those who wait are looked at again after such a pause (microseconds) at most; logins and servers that end do so too.
+const LONGEST_PAUSE: u64 = 50_000;
 /// Another shard's first client must have waited at least so much longer (microseconds), and twice as long.
 const UNFAIR: u64 = 5_000;
 
@@ -41,6 +44,8 @@ pub(crate) struct ShardState {
     pub(crate) connecting: u32,
     /// Servers on this worker, whatever they do.
     pub(crate) servers: u32,
+    /// Its place among the nodes of the database, if there are some.
+    pub(crate) seat: Option<ShardSeat>,
 }
 
 /// A place in the queue.
@@ -55,6 +60,7 @@ impl ShardState {
     pub(crate) fn new(pool: Arc<Pool>, config: &Config) -> Self {
         let settings = pool.settings();
         Self {
+            seat: ShardSeat::of(&pool),
             pool,
             settings,
             max_statements: max_statements(config),
@@ -71,9 +77,9 @@ impl ShardState {
         self.max_statements = max_statements(config);
     }
 
-    /// Names are handled by the pooler: pool mode, in which a client meets many servers.
-    pub(crate) fn tracked_statements(&self) -> Option<NonZeroUsize> {
-        self.max_statements.filter(|_| self.settings.mode != PoolMode::Session)
+    /// Names are handled by the pooler: not in session mode, where a client meets one server only.
+    pub(crate) fn tracked_statements(&self, mode: PoolMode) -> Option<NonZeroUsize> {
+        self.max_statements.filter(|_| mode != PoolMode::Session)
     }
 
     /// Shows the other workers what is idle and who waits here.
@@ -117,15 +123,20 @@ impl Worker {
         if self.close_if_outdated(slot) {
             return false;
         }
-        let Some(server) = self.servers.get_mut(slot) else { return false };
-        let settings = &self.config.settings;
-        let delay = u64::try_from(settings.server_check_delay.as_micros()).unwrap_or(u64::MAX);
-        if self.now.saturating_sub(server.since) < delay.max(1) || settings.server_check_query.is_empty() {
+        let Some(server) = self.servers.get(slot) else { return false };
+        if !self.is_to_be_checked(server) {
             return true;
         }
-        let query = settings.server_check_query.clone();
+        let query = self.config.settings.server_check_query.clone();
         self.run_own_query(slot, &query, ServerState::Testing);
         false
+    }
+
+    /// Whether a server was idle for so long that it is checked before the next client gets it.
+    pub(super) fn is_to_be_checked(&self, server: &Server) -> bool {
+        let settings = &self.config.settings;
+        let delay = u64::try_from(settings.server_check_delay.as_micros()).unwrap_or(u64::MAX);
+        self.now.saturating_sub(server.since) >= delay.max(1) && !settings.server_check_query.is_empty()
     }
 
     /// Puts a client at the end of the queue, and sees to it that a server comes.
@@ -143,6 +154,7 @@ impl Worker {
         }
         if !self.hungry.contains(&index) {
             self.hungry.push(index);
+            self.feeding_pause = PATIENCE;
             self.next_feeding = self.next_feeding.min(self.now + PATIENCE);
         }
     }
@@ -157,7 +169,8 @@ impl Worker {
             }
             true
         });
-        self.next_feeding = if hungry.is_empty() { u64::MAX } else { self.now + PATIENCE };
+        self.feeding_pause = (self.feeding_pause * 2).min(LONGEST_PAUSE);
+        self.next_feeding = if hungry.is_empty() { u64::MAX } else { self.now + self.feeding_pause };
         self.hungry.extend(hungry);
     }
 
@@ -248,9 +261,12 @@ impl Worker {
         }
         let waited = shard.waiting.front().map_or(0, |w| self.now.saturating_sub(w.since));
         let patience = u64::try_from(shard.settings.reserve_timeout.as_micros()).unwrap_or(u64::MAX);
-        let reserve = shard.settings.reserve_size > 0 && waited >= patience && !shard.waiting.is_empty();
+        let reserve = patience > 0 && waited >= patience && !shard.waiting.is_empty();
         if !shard.pool.reserve_server(reserve) {
-            self.make_room(index);
+            // Only for clients (min_pool_size takes nothing from others), and only where others can give what is lacking.
+            if !shard.waiting.is_empty() && !shard.pool.is_full(reserve) {
+                self.make_room(index);
+            }
             return false;
         }
         let Some(shard) = self.shards.get_mut(index) else { return false };
@@ -279,14 +295,18 @@ impl Worker {
         }
     }
 
-    /// Closes the least recently used idle server of a database or user (above min_pool_size or not: somebody waits).
+    /// Closes the least recently used idle server of a database or user, preferably of a pool that has more than its
+    /// minimum.
     pub(super) fn evict_idle(&mut self, database: &str, user: &str) -> bool {
+        let minimal = |s: &Server| {
+            self.shards.get(s.shard).is_some_and(|shard| s.pool.open_servers() <= shard.settings.min_size)
+        };
         let victim = self
             .servers
             .iter()
             .filter(|(_, s)| s.state == ServerState::Idle)
             .filter(|(_, s)| s.pool.key.database == database || s.pool.key.user == user)
-            .min_by_key(|(_, s)| s.since)
+            .min_by_key(|(_, s)| (minimal(s), s.since))
             .map(|(slot, _)| slot);
         let Some(slot) = victim else { return false };
         self.remove_idle(slot);
@@ -314,10 +334,10 @@ impl Worker {
         }
         let Some(slot) = take_idle(shard, false) else { return };
         shard.publish(self.id);
-        if self.close_if_outdated(slot) {
-            return;
+        // If it has to be checked first, it is handed over afterwards.
+        if self.fit_for_use(slot) {
+            self.hand_over(slot, worker);
         }
-        self.hand_over(slot, worker);
     }
 
     fn hand_over(&mut self, slot: usize, worker: usize) {
@@ -345,8 +365,7 @@ impl Worker {
         let slot = entry.key();
         let token = super::server_token(slot, server.id);
         let attached = server.conn.wire().attach(self.poll.registry(), token);
-        // Events that came in between are gone: look once.
-        server.conn.readable = true;
+        server.conn.look_again();
         entry.insert(*server);
         if attached.is_err() {
             return self.close_server(slot, "cannot be registered");

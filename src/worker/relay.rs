@@ -1,29 +1,40 @@
-//! Moving bytes: what a client sent to its server, what a server replied to its client.
+//! From a client to its server: reading requests, and what becomes of them. The way back is in `replies`.
 
-use super::{End, READS_PER_TURN, Worker, client::ClientState, server::ServerState};
+use super::{
+    READS_PER_TURN, Worker,
+    client::{ClientState, Discarding},
+    conn::Conn,
+    own::Said,
+    route::Target,
+    server::ServerState,
+};
 use crate::{
-    config::PoolMode,
-    error::Report as _,
+    config::Config,
+    error::{Printable, Report as _},
+    net::wire::Read,
     protocol::{
-        TransactionStatus,
         encode::{self, Severity},
         frame::Header,
         frontend as fe,
     },
     session::{
-        downstream::{Downstream, write_synthetic},
+        downstream::write_synthetic,
         outgoing::Outgoing,
         upstream::{Stop, Upstream},
     },
     worker::release::ClientError,
 };
 
+/// Buffers above this size are not kept.
+const LARGE: usize = 1 << 20;
+
 /// What a client without a server has sent.
 #[derive(Debug, PartialEq, Eq)]
 enum Request {
-    /// Not yet a whole message (or nothing).
+    /// Not yet enough of a message to do anything about it (or nothing).
     Incomplete,
-    /// So many bytes that mean nothing without a server: COPY data that comes after the COPY failed, Flush.
+    /// A message of so many bytes that means nothing without a server: COPY data that comes after the COPY failed,
+    /// Flush. It may still be on its way.
     Ignore(usize),
     Terminate,
     /// Needs a server.
@@ -38,18 +49,26 @@ impl Worker {
             ClientState::Idle => self.idle_client_readable(slot),
             ClientState::Linked(server) => self.pump_client(slot, server),
             ClientState::Console(_) => self.console_readable(slot),
-            ClientState::Waiting | ClientState::LoginWaiting | ClientState::LoginLinked(_) => {}
+            ClientState::Waiting
+            | ClientState::Held
+            | ClientState::LoginWaiting
+            | ClientState::LoginLinked(_) => {}
         }
     }
 
-    /// The request stays in the socket until there is a server for it: queued clients cost nothing.
+    /// The request stays in the socket until there is a server for it: queued clients cost nothing. Only who surely has
+    /// one may queue: others would wait for nothing, until query_wait_timeout, and their end would not be seen.
     fn idle_client_readable(&mut self, slot: usize) {
         let Some(client) = self.clients.get(slot) else { return };
         let (shard, flushed) = (client.shard, client.conn.is_flushed());
         if !flushed {
             return;
         }
-        if !client.discarding && client.pending.is_empty() && !self.can_checkout(shard) {
+        let thrown_away = client.discarding != Discarding::Nothing || client.ignoring > 0;
+        let surely = client.conn.surely_has_bytes() && client.pending.is_empty() && !thrown_away;
+        // Where there are nodes, the request says which one.
+        let routed = self.shards.get(shard).is_some_and(|s| s.seat.is_some());
+        if surely && !routed && !self.can_checkout(shard) {
             return self.enqueue(slot, ClientState::Waiting);
         }
         self.read_client(slot);
@@ -58,7 +77,7 @@ impl Worker {
             && client.conn.readable
             && matches!(client.state, ClientState::Idle | ClientState::Linked(_))
         {
-            self.ready.push_back((End::Client(slot), client.session.id));
+            self.look_later_at_client(slot);
         }
     }
 
@@ -69,14 +88,15 @@ impl Worker {
             if client.state.server() != Some(server) {
                 return;
             }
-            let waits = self.servers.get(server).is_none_or(|s| !s.conn.is_flushed());
+            // A client that reads nothing gets no further, as at PostgreSQL.
+            let waits =
+                client.conn.is_choked() || self.servers.get(server).is_none_or(|s| !s.conn.is_flushed());
             let nothing = !client.conn.readable && (turn > 0 || client.pending.is_empty());
             if waits || nothing || client.session.held {
                 return;
             }
             if turn == READS_PER_TURN {
-                let id = client.session.id;
-                return self.ready.push_back((End::Client(slot), id));
+                return self.look_later_at_client(slot);
             }
             self.read_client(slot);
         }
@@ -88,7 +108,7 @@ impl Worker {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut eof = false;
         let mut n = 0;
-        if client.conn.readable {
+        if client.conn.readable && !client.stalled {
             match client.conn.read(&mut buffer) {
                 Ok(read) => (n, eof) = (read.n, read.eof),
                 Err(_) => eof = true,
@@ -104,12 +124,17 @@ impl Worker {
             let used = self.process_input(slot, &input);
             input.drain(..used);
             if let Some(client) = self.clients.get_mut(slot) {
-                client.pending = input;
+                client.pending = rest_of(input);
             }
         }
         self.buffer = buffer;
         if eof && self.clients.get(slot).is_some_and(|c| !c.state.is_waiting() || !c.pending.is_empty()) {
             self.close_client(slot, "client unexpected eof");
+        }
+        // What came may have been of no interest to the server: COPY data behind the error.
+        if let Some(ClientState::Linked(server)) = self.clients.get(slot).map(|c| &c.state) {
+            let server = *server;
+            self.unlink_if_unused(slot, server);
         }
     }
 
@@ -125,10 +150,20 @@ impl Worker {
     /// What to do with bytes of a client. Returns how many were used.
     fn process_input(&mut self, slot: usize, input: &[u8]) -> usize {
         let mut used = 0;
+        self.scanned = None;
         loop {
             let Some(client) = self.clients.get_mut(slot) else { return input.len() };
             let rest = input.get(used..).unwrap_or_default();
-            if client.discarding {
+            if client.ignoring > 0 {
+                let n = client.ignoring.min(rest.len());
+                client.ignoring -= n;
+                used += n;
+                if n == 0 {
+                    return used;
+                }
+                continue;
+            }
+            if client.discarding != Discarding::Nothing {
                 let n = self.discard_request(slot, rest);
                 if n == 0 {
                     return used;
@@ -138,21 +173,53 @@ impl Worker {
             }
             match client.state {
                 ClientState::Linked(server) => {
-                    used += self.forward(slot, server, rest);
-                    return used;
+                    let (sent, goes_on) = self.send_on(slot, server, rest);
+                    used += sent;
+                    if !goes_on {
+                        return used;
+                    }
+                    continue;
                 }
                 ClientState::Idle => {}
                 _ => return used,
             }
-            match request(rest) {
+            match request(rest, max_packet_size(&self.config)) {
                 Request::Incomplete => return used,
-                Request::Ignore(n) => used += n,
+                Request::Ignore(n) => client.ignoring = n,
                 Request::Terminate => {
                     self.close_client(slot, "client close request");
                     return input.len();
                 }
                 Request::Work => {
-                    let shard = client.shard;
+                    let skips = client.routing.as_ref().is_some_and(|routing| routing.own.skips());
+                    if let Some(refusal) = client.aborted.filter(|_| !skips) {
+                        let n = self.refuse_aborted(slot, refusal, rest);
+                        if n == 0 {
+                            return used;
+                        }
+                        used += n;
+                        continue;
+                    }
+                    self.rehome(slot);
+                    match self.answer_own(slot, rest) {
+                        Said::Nothing => {}
+                        Said::Used(n) => {
+                            used += n;
+                            continue;
+                        }
+                        Said::Waits(n) => {
+                            self.hold(slot);
+                            return used + n;
+                        }
+                    }
+                    if let Some(n) = self.hold_begin(slot, rest) {
+                        used += n;
+                        continue;
+                    }
+                    let Target::Shard(shard) = self.route(slot, rest) else {
+                        self.hold(slot);
+                        return used;
+                    };
                     let Some(server) = self.checkout(shard) else {
                         self.enqueue(slot, ClientState::Waiting);
                         return used;
@@ -161,6 +228,36 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Sends what the client's server may get. Returns how many bytes were used, and whether the rest is for another one.
+    fn send_on(&mut self, slot: usize, server: usize, input: &[u8]) -> (usize, bool) {
+        match self.answer_own(slot, input) {
+            Said::Nothing => {}
+            Said::Used(used) => {
+                // They may have been looked at already, and what follows has not.
+                self.note_sent(server, used);
+                return (used, true);
+            }
+            Said::Waits(used) => {
+                self.note_sent(server, used);
+                if let Some(client) = self.clients.get_mut(slot) {
+                    (client.stalled, client.session.held) = (true, true);
+                }
+                return (used, false);
+            }
+        }
+        let admitted = self.admit(slot, server, input);
+        let sent = match input.get(..admitted) {
+            Some([]) if !input.is_empty() => 0,
+            input => self.forward(slot, server, input.unwrap_or_default()),
+        };
+        let linked = self.clients.get(slot).is_some_and(|client| client.state.server() == Some(server));
+        if linked {
+            self.note_sent(server, sent);
+        }
+        let refused = admitted < input.len() && sent == admitted;
+        (sent, refused && self.leave_replica(slot, server))
     }
 
     /// Sends to the server what the client sent, translated, in one write. Returns how many bytes were used.
@@ -173,17 +270,27 @@ impl Worker {
         let mut staging = std::mem::take(&mut self.staging);
         staging.clear();
         let mut out = Outgoing::new(input, &mut staging);
-        if server.session.is_free() {
+        // Not into the middle of a message (the rest of COPY data whose COPY has failed).
+        if server.session.is_free() && client.session.passing == 0 {
             server.session.adopt(&mut client.session, |sql| encode::query(out.inject(), sql));
+            server.transaction_start = self.now;
+            if let Some(begin) = client.routing.as_mut().and_then(|routing| routing.begin.take()) {
+                begin.send(&mut server.session, out.inject());
+                if let Some(attempt) = &mut server.routed.attempt {
+                    attempt.begin = Some(begin);
+                }
+            }
         }
         let mut upstream = Upstream {
             client: &mut client.session,
             server: &mut server.session,
             shared: &self.process.shared,
-            max_statements: shard.tracked_statements(),
-            max_packet_size: usize::try_from(self.config.settings.max_packet_size).unwrap_or(usize::MAX),
+            max_statements: shard.tracked_statements(client.mode),
+            max_packet_size: max_packet_size(&self.config),
+            now: self.now,
             counts: Default::default(),
             flush: false,
+            refuses: server.routed.own,
         };
         let (used, stop) = upstream.translate(input, &mut out);
         let (counts, flush) = (upstream.counts, upstream.flush);
@@ -199,208 +306,42 @@ impl Worker {
         if server.query_start == 0 && !server.session.pipeline.is_empty() {
             server.query_start = self.now;
         }
-        self.staging = staging;
+        self.staging = reusable(staging);
         if sent.is_err() {
             // What the server said before it went away is still to be read.
-            self.server_readable(server_slot);
+            self.look_later_at_server(server_slot);
         }
-        if flush {
-            self.answer_flush(slot, server_slot);
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.stalled = matches!(stop, Stop::Held | Stop::Full);
         }
+        let answered = flush && self.answer_flush(slot, server_slot);
         match stop {
             Stop::NeedMore => {}
-            Stop::Held => {
+            // Otherwise the server's next reply lets it go on.
+            Stop::Held if !answered => {
                 if let Some(client) = self.clients.get_mut(slot) {
                     client.session.held = true;
                 }
             }
+            Stop::Held | Stop::Full => self.look_later_at_client(slot),
             Stop::Terminate => self.close_client(slot, "client close request"),
             Stop::Broken(message) => self.fail_client(slot, &ClientError::Protocol(message)),
         }
         used
     }
 
-    /// Flush: answers that the pooler gives itself, and that no reply of the server will carry along.
-    fn answer_flush(&mut self, slot: usize, server_slot: usize) {
-        let Some(server) = self.servers.get_mut(server_slot) else { return };
+    /// Flush: answers that the pooler gives itself, and that no reply of the server will carry along. True if there were
+    /// any.
+    fn answer_flush(&mut self, slot: usize, server_slot: usize) -> bool {
+        let Some(server) = self.servers.get_mut(server_slot) else { return false };
         let mut bytes = Vec::new();
-        while let Some(synthetic) = server.session.pipeline.next_synthetic() {
+        while let Some(synthetic) = server.session.next_synthetic() {
             write_synthetic(&mut bytes, synthetic);
         }
         if !bytes.is_empty() {
             self.send_to_client(slot, &bytes);
         }
-    }
-
-    /// Reads what a server sent, as long as its client takes it.
-    pub(super) fn server_readable(&mut self, slot: usize) {
-        for turn in 0.. {
-            let Some(server) = self.servers.get(slot) else { return };
-            if !server.conn.readable {
-                return;
-            }
-            if let ServerState::Active(client) = server.state
-                && self.clients.get(client).is_some_and(|c| !c.conn.is_flushed())
-            {
-                return;
-            }
-            // Others get their turn too.
-            if turn == READS_PER_TURN {
-                let id = server.id;
-                return self.ready.push_back((End::Server(slot), id));
-            }
-            self.read_server(slot);
-        }
-    }
-
-    fn read_server(&mut self, slot: usize) {
-        let Some(server) = self.servers.get_mut(slot) else { return };
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let (n, eof) = match server.conn.read(&mut buffer) {
-            Ok(read) => (read.n, read.eof),
-            Err(_) => (0, true),
-        };
-        if server.pending.is_empty() {
-            let input = buffer.get(..n).unwrap_or_default();
-            let used = self.deliver(slot, input);
-            if let Some(server) = self.servers.get_mut(slot) {
-                server.pending.extend_from_slice(input.get(used..).unwrap_or_default());
-            }
-        } else {
-            let mut input = std::mem::take(&mut server.pending);
-            input.extend_from_slice(buffer.get(..n).unwrap_or_default());
-            let used = self.deliver(slot, &input);
-            input.drain(..used);
-            if let Some(server) = self.servers.get_mut(slot) {
-                server.pending = input;
-            }
-        }
-        self.buffer = buffer;
-        if eof {
-            self.server_gone(slot);
-        }
-    }
-
-    /// Passes a server's bytes to its client. Returns how many were used.
-    fn deliver(&mut self, slot: usize, input: &[u8]) -> usize {
-        let Some(server) = self.servers.get_mut(slot) else { return input.len() };
-        let client_slot = match server.state {
-            ServerState::Active(client) => Some(client),
-            _ => None,
-        };
-        let client = client_slot.and_then(|c| self.clients.get_mut(c));
-        let (session, mut conn) = match client {
-            Some(client) => (&mut client.session, Some(&mut client.conn)),
-            None => (&mut self.nobody, None),
-        };
-        let mut staging = std::mem::take(&mut self.staging);
-        staging.clear();
-        let mut out = Outgoing::new(input, &mut staging);
-        let mut downstream = Downstream {
-            client: session,
-            server: &mut server.session,
-            shared: &self.process.shared,
-            transactions: 0,
-            ready: 0,
-            fatal: false,
-        };
-        let result = downstream.translate(input, &mut out);
-        let (transactions, ready, fatal) = (downstream.transactions, downstream.ready, downstream.fatal);
-        let bytes = out.finish();
-        let failed = match &mut conn {
-            Some(conn) if !bytes.is_empty() => conn.send(bytes).is_err(),
-            _ => false,
-        };
-        let passed = bytes.len();
-        self.staging = staging;
-        self.count_reply(slot, input.len(), transactions, ready, conn_less(client_slot, passed));
-        if let (true, Some(client)) = (failed, client_slot) {
-            self.close_client(client, "client unexpected eof");
-        }
-        let used = match result {
-            Ok(used) => used,
-            Err(broken) => {
-                self.server_broken(slot, broken.0);
-                return input.len();
-            }
-        };
-        if fatal && let Some(server) = self.servers.get_mut(slot) {
-            server.session.spoiled = Some("server closed the connection");
-        }
-        self.after_reply(slot);
-        used
-    }
-
-    fn count_reply(&mut self, slot: usize, read: usize, transactions: u64, ready: u64, wasted: usize) {
-        let Some(server) = self.servers.get_mut(slot) else { return };
-        server.drained += wasted;
-        let Some(stats) = server.pool.shards.get(self.id).map(|s| &s.stats) else { return };
-        stats.sent.add(u64::try_from(read).unwrap_or(0));
-        if ready > 0 {
-            server.answered = self.now;
-            stats.query_time.add(self.now.saturating_sub(server.query_start));
-            server.query_start = if server.session.pipeline.is_empty() { 0 } else { self.now };
-        }
-        if transactions > 0 {
-            stats.transactions.add(transactions);
-            stats.transaction_time.add(self.now.saturating_sub(server.transaction_start));
-            server.transaction_start = self.now;
-        }
-    }
-
-    /// The state of a server may have changed with what it said.
-    fn after_reply(&mut self, slot: usize) {
-        let Some(server) = self.servers.get(slot) else { return };
-        if !server.deferred_cancels.is_empty() && !server.session.pipeline.front_is_injected() {
-            self.start_deferred_cancels(slot);
-        }
-        let Some(server) = self.servers.get(slot) else { return };
-        match server.state {
-            ServerState::Active(client) => self.after_client_reply(slot, client),
-            ServerState::Testing | ServerState::Resetting if server.session.is_free() => {
-                self.own_query_done(slot);
-            }
-            ServerState::Draining => self.go_on_draining(slot),
-            ServerState::Idle if !server.session.pipeline.is_empty() || server.session.spoiled.is_some() => {
-                self.close_server(slot, "unexpected message on an idle server");
-            }
-            _ => {}
-        }
-    }
-
-    fn after_client_reply(&mut self, slot: usize, client_slot: usize) {
-        let (Some(server), Some(client)) = (self.servers.get(slot), self.clients.get(client_slot)) else {
-            return;
-        };
-        if let ClientState::LoginLinked(_) = client.state {
-            if server.session.is_free() {
-                self.login_parameters_tried(client_slot, slot);
-            }
-            return;
-        }
-        if server.session.injected_failed.is_some() {
-            return self.settings_refused(client_slot, slot);
-        }
-        if client.session.held {
-            return self.go_on_with_held(client_slot);
-        }
-        let Some(shard) = self.shards.get(server.shard) else { return };
-        let mode = shard.settings.mode;
-        if mode == PoolMode::Statement && server.session.status != TransactionStatus::Idle {
-            return self.fail_client(client_slot, &ClientError::TransactionInStatementMode);
-        }
-        let kept = mode == PoolMode::Session || server.session.pinned.is_some();
-        if !kept && server.session.is_free() && client.session.passing == 0 {
-            self.release(client_slot, slot);
-        }
-    }
-
-    /// The server has said more: the message that waited for it may go on. The server stays until it has.
-    fn go_on_with_held(&mut self, slot: usize) {
-        if let Some(client) = self.clients.get_mut(slot) {
-            client.session.held = false;
-            self.ready.push_back((End::Client(slot), client.session.id));
-        }
+        !bytes.is_empty()
     }
 
     /// There is room in a client's socket again.
@@ -411,10 +352,10 @@ impl Worker {
             Ok(false) => client.info.stuck_since = self.now,
             Ok(true) => {
                 client.info.stuck_since = 0;
-                match client.state.server() {
-                    Some(server) => self.server_readable(server),
-                    None => self.client_readable(slot),
+                if let Some(server) = client.state.server() {
+                    self.server_readable(server);
                 }
+                self.client_readable(slot);
             }
         }
     }
@@ -437,26 +378,48 @@ impl Worker {
         }
     }
 
-    /// Throws away what is left of a request that was cancelled in the queue, and ends it with ReadyForQuery.
-    /// Returns how many bytes were used.
-    fn discard_request(&mut self, slot: usize, input: &[u8]) -> usize {
+    /// Throws away the next message of a request that is not carried out (it may still be on its way); says so at
+    /// its first, and ends it with ReadyForQuery. Returns how many bytes were used.
+    pub(super) fn discard_request(&mut self, slot: usize, input: &[u8]) -> usize {
         let Some(header) = Header::peek(input) else { return 0 };
         if header.tag == fe::TERMINATE || header.len < 4 {
             self.close_client(slot, "client close request");
             return input.len();
         }
-        if input.len() < header.total() {
-            return 0;
+        let used = header.total().min(input.len());
+        let Some(client) = self.clients.get_mut(slot) else { return used };
+        client.ignoring = header.total() - used;
+        if asks_nothing(header.tag) {
+            return used;
         }
-        if matches!(header.tag, fe::QUERY | fe::SYNC | fe::FUNCTION_CALL) {
-            if let Some(client) = self.clients.get_mut(slot) {
-                client.discarding = false;
+        let refusal = match client.discarding {
+            Discarding::Request(refusal) => Some(refusal),
+            _ => None,
+        };
+        let alone = refusal.is_some() && matches!(header.tag, fe::QUERY | fe::FUNCTION_CALL);
+        let ends = alone || header.tag == fe::SYNC;
+        client.discarding = if ends { Discarding::Nothing } else { Discarding::UpToSync };
+        let mut bytes = Vec::new();
+        if let Some(refusal) = refusal {
+            refusal.write(&mut bytes);
+            if let Some(routing) = &mut client.routing {
+                routing.own.refused();
             }
-            let mut bytes = Vec::new();
-            encode::ready_for_query(&mut bytes, b'I');
-            self.send_to_client(slot, &bytes);
+            client.abort_held_begin();
         }
-        header.total()
+        if ends {
+            encode::ready_for_query(&mut bytes, client.status_refused());
+        }
+        self.send_to_client(slot, &bytes);
+        used
+    }
+
+    /// Sends an error that ends a client, unless it is amid a message, for the rest of which it would be taken.
+    pub(super) fn send_last_words(&mut self, slot: usize, error: &[u8]) {
+        let server = self.clients.get(slot).and_then(|c| c.state.server()).and_then(|s| self.servers.get(s));
+        if server.is_none_or(|s| s.session.passing == 0) {
+            self.send_to_client(slot, error);
+        }
     }
 
     /// Ends a client with an error.
@@ -464,29 +427,62 @@ impl Worker {
         let mut bytes = Vec::new();
         error.write(&mut bytes, Severity::Fatal);
         if self.config.settings.log_pooler_errors {
-            tracing::warn!(sqlstate = error.sqlstate(), "pooler error: {error}");
+            // The server's words may be the client's own.
+            let message = error.message();
+            tracing::warn!(sqlstate = error.sqlstate(), "pooler error: {}", Printable(&message));
         }
-        self.send_to_client(slot, &bytes);
+        self.send_last_words(slot, &bytes);
+        if let Some(client) = self.clients.get_mut(slot) {
+            discard_input(&mut client.conn);
+        }
         self.close_client(slot, "pooler error");
     }
 }
 
-/// Bytes that had no client to go to.
-fn conn_less(client: Option<usize>, passed: usize) -> usize {
-    if client.is_none() { passed } else { 0 }
+/// Closing a socket with unread input resets it, and the reset may overtake the error that was just sent.
+fn discard_input(conn: &mut Conn) {
+    let mut scratch = [0; 16 << 10];
+    for _ in 0..64 {
+        if !matches!(conn.read(&mut scratch), Ok(Read { n: 1.., .. })) {
+            return;
+        }
+    }
+}
+
+/// A buffer for the next time, unless a large message made it large.
+pub(super) fn reusable(buffer: Vec<u8>) -> Vec<u8> {
+    if buffer.capacity() > LARGE { Vec::new() } else { buffer }
+}
+
+/// The start of a message whose rest has not come. A large one that is done with leaves no buffer behind.
+pub(super) fn rest_of(input: Vec<u8>) -> Vec<u8> {
+    if input.is_empty() { Vec::new() } else { input }
+}
+
+fn max_packet_size(config: &Config) -> usize {
+    usize::try_from(config.settings.max_packet_size).unwrap_or(usize::MAX)
+}
+
+/// Means nothing without a server.
+fn asks_nothing(tag: u8) -> bool {
+    matches!(tag, fe::COPY_DATA | fe::COPY_DONE | fe::COPY_FAIL | fe::FLUSH)
 }
 
 /// The first message of a client that has no server.
-fn request(input: &[u8]) -> Request {
+fn request(input: &[u8], max_packet_size: usize) -> Request {
     let Some(header) = Header::peek(input) else { return Request::Incomplete };
-    let whole = input.len() >= header.total().min(crate::session::upstream::STREAM_OVER);
+    let total = header.total();
+    let enough = match header.tag {
+        // It must be read as a whole; a client that is slow to send it must not have a server meanwhile.
+        fe::PARSE if total <= max_packet_size => total,
+        _ => total.min(crate::session::upstream::STREAM_OVER),
+    };
+    let possible = header.len >= 4 && header.len < i32::MAX.unsigned_abs();
     match header.tag {
         fe::TERMINATE => Request::Terminate,
-        fe::COPY_DATA | fe::COPY_DONE | fe::COPY_FAIL | fe::FLUSH if header.len >= 4 => {
-            if input.len() >= header.total() { Request::Ignore(header.total()) } else { Request::Incomplete }
-        }
-        _ if whole || header.len < 4 || header.len > i32::MAX.unsigned_abs() - 1 => Request::Work,
-        _ => Request::Incomplete,
+        tag if asks_nothing(tag) && possible => Request::Ignore(total),
+        _ if possible && input.len() < enough => Request::Incomplete,
+        _ => Request::Work,
     }
 }
 
@@ -496,7 +492,7 @@ mod tests {
 
     #[test]
     fn first_messages_are_told_apart() {
-        let cases: [(&[u8], Request); 9] = [
+        let cases: [(&[u8], Request); 12] = [
             (b"", Request::Incomplete),
             (b"Q\0\0\0", Request::Incomplete),
             (b"Q\0\0\0\x08abc", Request::Incomplete),
@@ -505,10 +501,14 @@ mod tests {
             (b"X\0\0\0\x04", Request::Terminate),
             (b"c\0\0\0\x04S\0\0\0\x04", Request::Ignore(5)),
             (b"H\0\0\0\x04", Request::Ignore(5)),
-            (b"d\0\0\0\x08ab", Request::Incomplete),
+            (b"d\0\0\0\x08ab", Request::Ignore(9)),
+            // H35: refused with a server at hand, as every impossible length.
+            (b"d\xff\xff\xff\xffab", Request::Work),
+            (b"P\0\0\x80\0ab", Request::Incomplete),
+            (b"P\x7f\0\0\0ab", Request::Incomplete),
         ];
         for (input, expected) in cases {
-            assert_eq!(request(input), expected, "{input:?}");
+            assert_eq!(request(input, 1 << 30), expected, "{input:?}");
         }
     }
 }

@@ -1,16 +1,16 @@
 //! Linking a client and a server, and what happens at the end: release, reset, drain, close.
 
 use super::{
-    End, Worker,
+    Worker,
     client::{Client, ClientState},
     server::{Server, ServerState},
 };
 use crate::{
-    app::process::pid_of,
     config::PoolMode,
     error::Report,
-    protocol::{TransactionStatus, backend, encode},
-    session::pipeline::Expected,
+    protocol::{TransactionStatus, backend, encode, frame::HEADER},
+    session::{pipeline::Expected, state::NOBODY},
+    worker::process::pid_of,
 };
 
 /// A reply that nobody reads is thrown away up to this size; then the connection is closed instead.
@@ -26,7 +26,7 @@ pub(crate) enum ClientError {
     #[error("transaction blocks not allowed in statement pooling mode")]
     TransactionInStatementMode,
     #[error("query_wait_timeout")]
-    QueryWait,
+    QueryWait(NoServer),
     #[error("query timeout")]
     Query,
     #[error("transaction timeout")]
@@ -36,13 +36,36 @@ pub(crate) enum ClientError {
     #[error("client_idle_timeout")]
     ClientIdle,
     #[error("client_login_timeout (server down)")]
-    LoginWait,
+    LoginWait(NoServer),
     #[error("server conn crashed?")]
     ServerGone,
     #[error("{0}")]
     Killed(&'static str),
-    #[error("{message}")]
-    Server { sqlstate: String, message: String, cached: bool },
+    #[error("{0}")]
+    Parameter(String),
+    #[error("database \"{0}\" is disabled")]
+    Disabled(String),
+    #[error("{}", .0.message)]
+    Server(Told),
+}
+
+/// Why a client has waited in vain.
+#[derive(Debug)]
+pub(crate) enum NoServer {
+    /// All were busy, as far as is known.
+    Busy,
+    Paused,
+    /// With what the last attempt to open one ended.
+    Unreachable(String),
+}
+
+/// What the server said, or why it cannot be reached.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) sqlstate: String,
+    pub(crate) message: String,
+    pub(crate) detail: Option<String>,
+    pub(crate) hint: Option<String>,
 }
 
 impl Report for ClientError {
@@ -50,42 +73,60 @@ impl Report for ClientError {
         match self {
             Self::Protocol(_) => "08P01",
             Self::TransactionInStatementMode => "0A000",
-            Self::QueryWait | Self::LoginWait => "53300",
+            Self::Parameter(_) => "22023",
+            Self::QueryWait(why) | Self::LoginWait(why) => match why {
+                NoServer::Busy => "53300",
+                NoServer::Paused => "57P03",
+                NoServer::Unreachable(_) => "08001",
+            },
             Self::Query | Self::Transaction => "57014",
             Self::IdleTransaction => "25P03",
             Self::ClientIdle => "57P05",
             Self::ServerGone => "08006",
             Self::Killed(_) => "57P01",
-            Self::Server { .. } => "08001",
+            // Passes by itself, as PostgreSQL says it when it does not take connections at the moment.
+            Self::Disabled(_) => "57P03",
+            Self::Server(_) => "08001",
         }
     }
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::QueryWait => {
+            Self::QueryWait(NoServer::Busy) => {
                 "All server connections of the pool were busy: see default_pool_size, query_wait_timeout."
             }
-            Self::LoginWait => {
-                "The server could not be reached in time: see client_login_timeout and pooler's log."
+            Self::LoginWait(NoServer::Busy) => {
+                "No server connection was free in time: see default_pool_size, client_login_timeout, and pooler's log."
+            }
+            Self::QueryWait(NoServer::Paused) | Self::LoginWait(NoServer::Paused) => {
+                "The database is paused (PAUSE or KILL): RESUME it on pooler's console."
+            }
+            Self::QueryWait(NoServer::Unreachable(_)) | Self::LoginWait(NoServer::Unreachable(_)) => {
+                "The server cannot be reached: is it up, and are host and port of the database right?"
             }
             Self::Query => "See query_timeout.",
             Self::Transaction => "See transaction_timeout.",
             Self::IdleTransaction => "See idle_transaction_timeout.",
             Self::ClientIdle => "See client_idle_timeout.",
+            Self::Parameter(_) => {
+                "There are pooler.route (auto, primary, replica), pooler.read_consistency (strict, fresh, session, eventual, \
+                 primary) and pooler.read_after (a token of SHOW pooler.lsn)."
+            }
             Self::TransactionInStatementMode => "Use pool_mode = \"transaction\".",
+            Self::Server(told) => return told.hint.clone(),
             _ => return None,
         };
         Some(hint.to_owned())
     }
 
     fn write(&self, out: &mut Vec<u8>, severity: encode::Severity) {
-        let sqlstate = match self {
-            Self::Server { sqlstate, .. } => sqlstate,
-            _ => self.sqlstate(),
+        let (sqlstate, detail) = match self {
+            Self::Server(told) => (told.sqlstate.as_str(), told.detail.as_deref()),
+            Self::QueryWait(NoServer::Unreachable(last)) | Self::LoginWait(NoServer::Unreachable(last)) => {
+                (self.sqlstate(), Some(last.as_str()))
+            }
+            _ => (self.sqlstate(), None),
         };
-        let detail = matches!(self, Self::Server { cached: true, .. }).then_some(
-            "The server has been refusing logins; this is its last error (see server_login_retry).",
-        );
         encode::error(out, severity, sqlstate, &self.to_string(), detail, self.hint().as_deref());
     }
 }
@@ -107,9 +148,11 @@ impl Worker {
         client.state = ClientState::Linked(server_slot);
         client.since = self.now;
         server.state = ServerState::Active(client_slot);
+        server.session_client = client.mode == PoolMode::Session;
         server.since = self.now;
         server.transaction_start = self.now;
         server.query_start = 0;
+        self.link_routed(client_slot, server_slot);
     }
 
     /// A client that got a server from the queue turned out to need none (its message is not complete yet).
@@ -119,9 +162,7 @@ impl Worker {
             return;
         }
         let Some(client) = self.clients.get(client_slot) else { return };
-        let shard = self.shards.get(client.shard);
-        let keeps =
-            server.session.pinned.is_some() || shard.is_some_and(|s| s.settings.mode == PoolMode::Session);
+        let keeps = server.session.pinned.is_some() || client.mode == PoolMode::Session;
         if client.session.passing == 0 && !keeps {
             self.release(client_slot, server_slot);
         }
@@ -130,8 +171,7 @@ impl Worker {
     /// The transaction is over: the server goes back, the client waits for its next request.
     pub(super) fn release(&mut self, client_slot: usize, server_slot: usize) {
         if let Some(client) = self.clients.get_mut(client_slot) {
-            client.state = ClientState::Idle;
-            client.since = self.now;
+            client.part(self.now);
             if self.balance.moves() && self.move_away(client_slot) {
                 return self.recover(server_slot, false);
             }
@@ -139,13 +179,13 @@ impl Worker {
         if let Some(client) = self.clients.get(client_slot)
             && (client.conn.readable || !client.pending.is_empty())
         {
-            self.ready.push_back((End::Client(client_slot), client.session.id));
+            self.look_later_at_client(client_slot);
         }
         self.recover(server_slot, false);
     }
 
     /// A server without a client: reset it if need be, and free it. `left`: its client has gone for good.
-    fn recover(&mut self, slot: usize, left: bool) {
+    pub(super) fn recover(&mut self, slot: usize, left: bool) {
         let Some(server) = self.servers.get_mut(slot) else { return };
         server.query_start = 0;
         server.transaction_start = 0;
@@ -153,16 +193,21 @@ impl Worker {
             // Nothing runs any more that could be cancelled.
             let _ = reply.send(None);
         }
-        if let Some(reason) = server.session.spoiled {
+        server.end_work();
+        server.session.outlived = false;
+        if let Some(reason) = server.session.why_spoiled() {
             return self.close_server(slot, reason);
         }
         let Some(shard) = self.shards.get(server.shard) else { return };
+        if shard.settings.server_lifetime.is_zero() {
+            return self.close_server(slot, "server lifetime over");
+        }
         let settings = &self.config.settings;
         let pinned = server.session.pinned.take().is_some();
         if pinned {
             return self.run_own_query(slot, "DISCARD ALL", ServerState::Resetting);
         }
-        let session_ends = left && shard.settings.mode == PoolMode::Session;
+        let session_ends = left && server.session_client;
         if (session_ends || settings.server_reset_query_always) && !settings.server_reset_query.is_empty() {
             let query = settings.server_reset_query.clone();
             return self.run_own_query(slot, &query, ServerState::Resetting);
@@ -189,7 +234,7 @@ impl Worker {
         let mut bytes = Vec::new();
         encode::query(&mut bytes, sql);
         server.session.pipeline.push(Expected::InjectedQuery);
-        server.session.unnamed_of = 0;
+        server.session.unnamed_of = NOBODY;
         server.state = state;
         server.since = self.now;
         if server.conn.send(&bytes).is_err() {
@@ -197,13 +242,13 @@ impl Worker {
         }
     }
 
-    /// A check, reset or rollback has ended.
+    /// A check or reset has ended.
     pub(super) fn own_query_done(&mut self, slot: usize) {
         let Some(server) = self.servers.get_mut(slot) else { return };
         if server.session.injected_failed.take().is_some() {
             return self.close_server(slot, "reset or check query failed");
         }
-        if let Some(reason) = server.session.spoiled {
+        if let Some(reason) = server.session.why_spoiled() {
             return self.close_server(slot, reason);
         }
         if server.session.pinned.take().is_some() {
@@ -220,7 +265,9 @@ impl Worker {
         }
         let Some(mut client) = self.clients.try_remove(slot) else { return };
         self.process.directory.remove(pid_of(client.session.id));
-        self.count_client(-1);
+        if !matches!(client.state, ClientState::Console(_)) {
+            self.count_client(-1);
+        }
         client.conn.wire().close_notify();
         if self.config.settings.log_disconnections {
             tracing::info!(
@@ -253,7 +300,7 @@ impl Worker {
         self.go_on_draining(slot);
         // Its client may have been too slow to take what is there.
         if self.servers.get(slot).is_some_and(|s| s.conn.readable && s.state == ServerState::Draining) {
-            self.server_readable(slot);
+            self.look_later_at_server(slot);
         }
     }
 
@@ -263,29 +310,41 @@ impl Worker {
         if server.drained > DRAIN_AT_MOST || server.session.pipeline.copy_in() {
             return self.close_server(slot, "client disconnected with query in progress");
         }
+        if server.session.injected_failed.take().is_some() {
+            return self.close_server(slot, "rollback failed");
+        }
         if server.session.is_free() {
             return self.recover(slot, true);
         }
         let in_transaction = server.session.status != TransactionStatus::Idle;
         if server.session.pipeline.is_empty() && in_transaction {
-            self.run_own_query(slot, "ROLLBACK", ServerState::Resetting);
+            // Comes back here: what the session leaves behind is still to be reset.
+            self.run_own_query(slot, "ROLLBACK", ServerState::Draining);
         }
     }
 
     /// The server has closed the connection (or the connection broke).
     pub(super) fn server_gone(&mut self, slot: usize) {
+        self.note_loss(slot);
+        if self.replay_lost(slot) {
+            return self.close_server(slot, "server conn crashed?");
+        }
+        if self.outlive(slot) {
+            return;
+        }
         let Some(server) = self.servers.get(slot) else { return };
         let client = match server.state {
             ServerState::Active(client) => Some(client),
             _ => None,
         };
         let told = server.session.spoiled == Some("server closed the connection");
-        if let Some(client) = client {
-            if told {
-                self.close_client(client, "server conn crashed?");
-            } else {
-                self.fail_client(client, &ClientError::ServerGone);
-            }
+        // It was swallowed: the server ended amid the client's settings.
+        let unseen = server.session.injected_failed.as_deref().and_then(|m| m.get(HEADER..)).map(error_of);
+        match (client, unseen) {
+            (Some(client), Some(error)) => self.fail_client(client, &error),
+            (Some(client), None) if told => self.close_client(client, "server conn crashed?"),
+            (Some(client), None) => self.fail_client(client, &ClientError::ServerGone),
+            (None, _) => {}
         }
         self.close_server(slot, "server conn crashed?");
     }
@@ -303,7 +362,7 @@ impl Worker {
     pub(super) fn settings_refused(&mut self, client_slot: usize, server_slot: usize) {
         let Some(server) = self.servers.get(server_slot) else { return };
         let message = server.session.injected_failed.clone().unwrap_or_default();
-        let body = message.get(crate::protocol::frame::HEADER..).unwrap_or_default();
+        let body = message.get(HEADER..).unwrap_or_default();
         let error = error_of(body);
         self.fail_client(client_slot, &error);
         self.close_server(server_slot, "settings of the client could not be applied");
@@ -315,6 +374,8 @@ impl Worker {
             self.remove_idle(slot);
         }
         let Some(mut server) = self.servers.try_remove(slot) else { return };
+        server.leave_unknown();
+        server.end_work();
         self.say_goodbye(&mut server);
         if let Some(shard) = self.shards.get_mut(server.shard) {
             shard.servers = shard.servers.saturating_sub(1);
@@ -349,13 +410,16 @@ impl Worker {
     /// Closes a server that is free but must not be used again. True if it did.
     pub(super) fn close_if_outdated(&mut self, slot: usize) -> bool {
         let Some(server) = self.servers.get(slot) else { return true };
-        let outdated = server.generation != server.pool.generation.load(std::sync::atomic::Ordering::Acquire);
+        let outdated = !server.pool.is_current(server.generation);
         let reason = if outdated {
             "database configuration changed"
         } else if self.now >= server.expires {
             "server lifetime over"
         } else if server.pool.over_limit() {
             "too many servers in the pool"
+        } else if let Some(reason) = server.session.why_spoiled() {
+            // It said so on the way from one worker to another.
+            reason
         } else {
             return false;
         };
@@ -366,8 +430,11 @@ impl Worker {
 
 /// An error of the server as one of ours.
 pub(super) fn error_of(body: &[u8]) -> ClientError {
-    let text = |code| {
-        backend::error_field(body, code).map(|v| String::from_utf8_lossy(v).into_owned()).unwrap_or_default()
-    };
-    ClientError::Server { sqlstate: text(b'C'), message: text(b'M'), cached: false }
+    let text = |code| backend::error_field(body, code).map(|v| String::from_utf8_lossy(v).into_owned());
+    ClientError::Server(Told {
+        sqlstate: text(b'C').unwrap_or_default(),
+        message: text(b'M').unwrap_or_default(),
+        detail: text(b'D'),
+        hint: text(b'H'),
+    })
 }

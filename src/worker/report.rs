@@ -19,6 +19,8 @@ pub(crate) struct WorkerReport {
     pub(crate) pools: Vec<PoolRow>,
     pub(crate) clients: Vec<ClientRow>,
     pub(crate) servers: Vec<ServerRow>,
+    /// Clients of the console; told with the pools.
+    pub(crate) consoles: u64,
 }
 
 /// One shard.
@@ -26,6 +28,7 @@ pub(crate) struct WorkerReport {
 pub(crate) struct PoolRow {
     pub(crate) database: String,
     pub(crate) user: String,
+    pub(crate) node: String,
     pub(crate) mode: PoolMode,
     pub(crate) cl_active: u64,
     pub(crate) cl_waiting: u64,
@@ -34,6 +37,7 @@ pub(crate) struct PoolRow {
     pub(crate) sv_active_cancel: u64,
     pub(crate) sv_being_canceled: u64,
     pub(crate) sv_idle: u64,
+    /// Idle for so long that they are checked before use.
     pub(crate) sv_used: u64,
     pub(crate) sv_tested: u64,
     pub(crate) sv_login: u64,
@@ -88,7 +92,12 @@ impl Worker {
     pub(super) fn report(&self, kind: ReportKind) -> WorkerReport {
         let mut report = WorkerReport::default();
         match kind {
-            ReportKind::Pools => report.pools = self.pool_rows(),
+            ReportKind::Pools => {
+                report.pools = self.pool_rows();
+                let consoles =
+                    self.clients.iter().filter(|(_, c)| matches!(c.state, ClientState::Console(_))).count();
+                report.consoles = u64::try_from(consoles).unwrap_or(0);
+            }
             ReportKind::Clients => report.clients = self.client_rows(),
             ReportKind::Servers => report.servers = self.server_rows(),
         }
@@ -102,6 +111,7 @@ impl Worker {
             .map(|shard| PoolRow {
                 database: shard.pool.key.database.clone(),
                 user: shard.pool.key.user.clone(),
+                node: shard.pool.key.node.clone(),
                 mode: shard.settings.mode,
                 sv_login: u64::from(shard.connecting),
                 maxwait: shard.waiting.front().map_or(0, |w| self.now.saturating_sub(w.since)),
@@ -111,7 +121,7 @@ impl Worker {
         for (_, client) in &self.clients {
             let Some(row) = rows.get_mut(client.shard) else { continue };
             match client.state {
-                ClientState::Waiting | ClientState::LoginWaiting => row.cl_waiting += 1,
+                ClientState::Waiting | ClientState::Held | ClientState::LoginWaiting => row.cl_waiting += 1,
                 _ => row.cl_active += 1,
             }
         }
@@ -120,6 +130,7 @@ impl Worker {
             match server.state {
                 ServerState::Active(_) if server.cancels > 0 => row.sv_active_cancel += 1,
                 ServerState::Active(_) => row.sv_active += 1,
+                ServerState::Idle if self.is_to_be_checked(server) => row.sv_used += 1,
                 ServerState::Idle | ServerState::Free => row.sv_idle += 1,
                 ServerState::Testing | ServerState::Resetting => row.sv_tested += 1,
                 // Nobody's, but still at work.
@@ -141,7 +152,7 @@ impl Worker {
                     user: client.info.user.clone(),
                     database: client.info.database.clone(),
                     state: match client.state {
-                        ClientState::Waiting | ClientState::LoginWaiting => "waiting",
+                        ClientState::Waiting | ClientState::Held | ClientState::LoginWaiting => "waiting",
                         ClientState::Idle => "idle",
                         _ => "active",
                     },
@@ -166,6 +177,7 @@ impl Worker {
                 user: server.pool.key.user.clone(),
                 database: server.pool.key.database.clone(),
                 state: match server.state {
+                    ServerState::Idle if self.is_to_be_checked(server) => "used",
                     ServerState::Idle | ServerState::Free => "idle",
                     ServerState::Active(_) if server.cancels > 0 => "active_cancel",
                     ServerState::Active(_) | ServerState::Draining => "active",
@@ -178,8 +190,7 @@ impl Worker {
                 local_port: server.info.local_port,
                 connected_at: server.info.connected_at,
                 request_at: self.process.clock.unix_of(server.since),
-                close_needed: server.generation
-                    != server.pool.generation.load(std::sync::atomic::Ordering::Acquire),
+                close_needed: !server.pool.is_current(server.generation),
                 link: match server.state {
                     ServerState::Active(client) => self.clients.get(client).map(|c| c.session.id),
                     _ => None,

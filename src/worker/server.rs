@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{conn::Conn, message::CancelJob};
+use super::{conn::Conn, message::CancelJob, routed::Routed};
 use crate::{pool::Pool, protocol::BackendKeyData, server::CancelTarget, session::state::ServerSession};
 
 /// Where a server stands.
@@ -35,8 +35,11 @@ pub(crate) struct Server {
     pub(crate) pool: Arc<Pool>,
     /// The pool's shard on this worker.
     pub(crate) shard: usize,
+    pub(crate) routed: Routed,
     /// Unique in the process.
     pub(crate) id: u64,
+    /// Its client has it until it leaves (pool mode `session`).
+    pub(crate) session_client: bool,
     /// The pool's generation when it was opened.
     pub(crate) generation: u64,
     /// The start of a message whose rest has not come.

@@ -1,18 +1,30 @@
 //! Deadlines, looked at ten times a second: no timer per query.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use super::{
     Worker,
-    client::{Client, ClientState},
-    release::{ClientError, DRAIN_TIME},
+    client::{Client, ClientState, Refusal},
+    release::{ClientError, DRAIN_TIME, NoServer},
     server::{Server, ServerState},
 };
 use crate::{config::Config, protocol::TransactionStatus};
 
+/// Fewer clients than this are not worth giving memory back.
+const MANY_CLIENTS: usize = 256;
+
+/// Replicas that do replay may be so far behind.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What has run out.
 enum Expired {
     Client(usize, ClientError),
+    /// Its request is not carried out; the client stays.
+    Refused(usize, Refusal),
+    /// The same of a statement that waits for the replica of its transaction.
+    NotReplayed(usize),
+    /// Has not taken all that was sent to it, as was not known yet.
+    Behind(usize),
     /// Too slow to read what it asked for.
     SlowReader(usize),
     Server(usize, &'static str),
@@ -20,7 +32,7 @@ enum Expired {
     Orphan(usize),
 }
 
-fn micros(time: Duration) -> u64 {
+pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -36,20 +48,62 @@ impl Worker {
         for what in expired {
             match what {
                 Expired::Client(slot, error) => self.expire_client(slot, &error),
+                Expired::Refused(slot, refusal) => self.refuse_waiting(slot, refusal),
+                Expired::NotReplayed(slot) => self.refuse_open_read(slot, Refusal::NotReplayed),
+                Expired::Behind(slot) => self.fell_behind(slot),
                 Expired::SlowReader(slot) => self.close_client(slot, "client_write_timeout"),
-                Expired::Server(slot, reason) => self.close_server(slot, reason),
+                Expired::Server(slot, _) => self.close_expired(slot),
                 Expired::Orphan(slot) => self.cancel_and_close(slot),
             }
         }
         for index in 0..self.shards.len() {
             self.care_for_shard(index);
         }
+        self.look_for_nodes();
         self.rebalance();
+        self.shrink();
     }
 
-    /// A client that is ended in the middle of a transaction takes its server with it.
+    /// A client does not read as fast as its server replies. If the rest of the reply is short, it need not keep the server.
+    fn fell_behind(&mut self, slot: usize) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        client.info.stuck_since = self.now;
+        if let Some(server) = client.state.server() {
+            self.server_readable(server);
+        }
+    }
+
+    /// Gives memory back each time that half of many clients have left.
+    fn shrink(&mut self) {
+        self.most_clients = self.most_clients.max(self.clients.len());
+        if self.most_clients < MANY_CLIENTS || self.clients.len() > self.most_clients / 2 {
+            return;
+        }
+        self.most_clients = self.clients.len();
+        self.clients.shrink_to_fit();
+        self.ready.shrink_to_fit();
+        for shard in &mut self.shards {
+            shard.waiting.shrink_to_fit();
+        }
+        self.process.trim_memory();
+    }
+
+    /// Closes a server if that is still due: the ones closed just now may have been all that were too many.
+    fn close_expired(&mut self, slot: usize) {
+        let expired = self.servers.get(slot).and_then(|server| self.check_server(slot, server));
+        if let Some(Expired::Server(_, reason)) = expired {
+            self.close_server(slot, reason);
+        }
+    }
+
+    /// A client that is ended in the middle of a transaction takes its server with it, and what that was doing.
     fn expire_client(&mut self, slot: usize, error: &ClientError) {
         let server = self.clients.get(slot).and_then(|c| c.state.server());
+        if let Some(server) = server.and_then(|s| self.servers.get(s))
+            && !server.session.pipeline.is_empty()
+        {
+            self.process.cancel_server(&server.info.cancel_target, &server.info.key);
+        }
         self.fail_client(slot, error);
         if let Some(server) = server
             && self.servers.get(server).is_some_and(|s| s.state == ServerState::Draining)
@@ -61,29 +115,70 @@ impl Worker {
     fn check_client(&self, slot: usize, client: &Client) -> Option<Expired> {
         let age = self.now.saturating_sub(client.since);
         let over = |limit: Option<Duration>| limit.is_some_and(|l| !l.is_zero() && age > micros(l));
-        let stuck = client.info.stuck_since;
-        let patience = self.config.settings.client_write_timeout;
-        if stuck > 0 && !patience.is_zero() && self.now.saturating_sub(stuck) > micros(patience) {
-            return Some(Expired::SlowReader(slot));
+        if !client.conn.is_flushed() {
+            let stuck = client.info.stuck_since;
+            let patience = self.config.settings.client_write_timeout;
+            if stuck == 0 {
+                return Some(Expired::Behind(slot));
+            }
+            if !patience.is_zero() && self.now.saturating_sub(stuck) > micros(patience) {
+                return Some(Expired::SlowReader(slot));
+            }
         }
         let user = &client.info.user_config;
+        if client.state.is_waiting() && self.process.servers_closing.load(Ordering::Acquire) {
+            return Some(Expired::Client(slot, ClientError::Killed("server shutting down")));
+        }
         match client.state {
             ClientState::Waiting => {
                 let database = self.shards.get(client.shard).map(|s| &s.settings.database)?;
                 over(self.config.query_wait_timeout(database, user))
-                    .then_some(Expired::Client(slot, ClientError::QueryWait))
+                    .then(|| Expired::Client(slot, ClientError::QueryWait(self.why_no_server(client))))
             }
+            ClientState::Held => self.check_held(slot, client, age),
             ClientState::LoginWaiting | ClientState::LoginLinked(_) => {
                 over(Some(self.config.settings.client_login_timeout))
-                    .then_some(Expired::Client(slot, ClientError::LoginWait))
+                    .then(|| Expired::Client(slot, ClientError::LoginWait(self.why_no_server(client))))
             }
             ClientState::Idle => over(self.config.client_idle_timeout(user))
                 .then_some(Expired::Client(slot, ClientError::ClientIdle)),
             ClientState::Linked(server) => {
                 let server = self.servers.get(server)?;
+                if self.waits_in_vain(server) {
+                    return Some(Expired::NotReplayed(slot));
+                }
                 linked_error(&self.config, client, server, self.now).map(|e| Expired::Client(slot, e))
             }
             ClientState::Console(_) => None,
+        }
+    }
+
+    fn check_held(&self, slot: usize, client: &Client, age: u64) -> Option<Expired> {
+        let asks = client.routing.as_ref().is_some_and(|routing| routing.own.asked.is_some());
+        // Who asks for the primary's position is told when it looks again.
+        if asks || age <= micros(self.config.settings.failover_hold) {
+            return None;
+        }
+        let cluster = self.cluster_of(client);
+        let ahead = cluster.is_some_and(|cluster| self.is_ahead_of(client, cluster));
+        Some(Expired::Refused(slot, if ahead { Refusal::Behind } else { Refusal::NoPrimary }))
+    }
+
+    /// The next statement of a transaction has waited for its replica for as long as it may.
+    fn waits_in_vain(&self, server: &Server) -> bool {
+        let settings = &self.config.settings;
+        let patience = settings.failover_hold.max(settings.causal_wait).max(PATIENCE);
+        let since = server.routed.waits_since().filter(|_| server.session.pipeline.is_empty());
+        since.is_some_and(|since| self.now.saturating_sub(since) > micros(patience))
+    }
+
+    /// What keeps a client waiting.
+    fn why_no_server(&self, client: &Client) -> NoServer {
+        let Some(shard) = self.shards.get(client.shard) else { return NoServer::Busy };
+        match shard.pool.failure() {
+            _ if shard.pool.is_paused() => NoServer::Paused,
+            Some(failure) => NoServer::Unreachable(failure.message),
+            None => NoServer::Busy,
         }
     }
 
@@ -113,8 +208,7 @@ impl Worker {
     fn check_idle_server(&self, slot: usize, server: &Server, age: u64) -> Option<Expired> {
         let settings = &self.config.settings;
         let keep = self.shards.get(server.shard).map_or(0, |s| s.settings.min_size);
-        let reason = if server.generation != server.pool.generation.load(std::sync::atomic::Ordering::Acquire)
-        {
+        let reason = if !server.pool.is_current(server.generation) {
             "database configuration changed"
         } else if self.now >= server.expires {
             "server lifetime over"
@@ -137,7 +231,8 @@ impl Worker {
     fn care_for_shard(&mut self, index: usize) {
         self.grow(index);
         let Some(shard) = self.shards.get(index) else { return };
-        let lacking = shard.pool.open_servers() < shard.settings.min_size;
+        let of_use = shard.seat.as_ref().is_none_or(|seat| seat.is_of_use()) && !shard.pool.is_replaced();
+        let lacking = of_use && shard.pool.open_servers() < shard.settings.min_size;
         if self.id == 0 && lacking && shard.connecting == 0 && !shard.pool.is_paused() {
             self.open_server(index);
         }
@@ -152,12 +247,17 @@ fn linked_error(config: &Config, client: &Client, server: &Server, now: u64) -> 
     if over(config.query_timeout(user), server.query_start) {
         return Some(ClientError::Query);
     }
-    let in_transaction = server.session.status != TransactionStatus::Idle;
-    let idle = server.session.pipeline.is_empty() && in_transaction;
+    if server.session.is_free() {
+        // In session mode, or pinned: the client has the server, but nothing for it to do.
+        return over(config.client_idle_timeout(user), client.since.max(server.answered))
+            .then_some(ClientError::ClientIdle);
+    }
+    // As in PostgreSQL: after Flush the server waits for the client too, but is not idle.
+    let idle = server.query_start == 0
+        && server.routed.waits_since().is_none()
+        && server.session.status != TransactionStatus::Idle;
     if idle && over(config.idle_transaction_timeout(user), server.answered) {
         return Some(ClientError::IdleTransaction);
     }
-    let busy = in_transaction || !server.session.pipeline.is_empty();
-    (busy && over(config.transaction_timeout(user), server.transaction_start))
-        .then_some(ClientError::Transaction)
+    over(config.transaction_timeout(user), server.transaction_start).then_some(ClientError::Transaction)
 }

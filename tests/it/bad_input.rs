@@ -6,6 +6,7 @@ use crate::support::{
     compare::Pair,
     database::password_of,
     msg::*,
+    pooler::Pooler,
     raw::{Chunks, Raw, packet, startup},
 };
 
@@ -149,4 +150,77 @@ fn wrong_password_unknown_user_and_unknown_database_look_alike() {
     assert_eq!(expected.0, "28P01");
     assert_eq!(refused("nobody_known", known), expected);
     assert_eq!(refused("app", "no_such_database"), expected);
+}
+
+/// Most memory that the pooler has had so far, in kB.
+fn most_memory(pooler: &Pooler) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pooler.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}
+
+// H35: what means nothing without a server was gathered up to its announced length.
+#[test]
+fn message_that_is_thrown_away_costs_no_memory() {
+    let pair = Pair::new();
+    let mut client = pair.pooler.connect();
+    client.sql("SELECT 1");
+    let before = most_memory(&pair.pooler);
+    client.send(&copy_data(&"x".repeat(100 << 20)));
+    assert_eq!(client.sql("SELECT 'in step'"), ["in step"]);
+    let after = most_memory(&pair.pooler);
+    assert!(after < before + (20 << 10), "{before} kB, then {after} kB");
+}
+
+// H8, H35: a Bind of 16 bytes may need a Parse of a megabyte in front, and thousands of them are read at once.
+#[test]
+fn statements_that_are_prepared_again_and_again_cost_no_memory() {
+    let pair = Pair::with(&["default_pool_size = 1", "max_prepared_statements = 1"]);
+    let mut client = pair.pooler.connect();
+    for name in ["a", "b"] {
+        let long = format!("SELECT '{name}' /* {} */", "x".repeat(1_000_000));
+        client.send_all(&[parse(name, &long), sync()]);
+        client.ready(1);
+    }
+    let before = most_memory(&pair.pooler);
+    let binds = [bind("a", &[]), bind("b", &[])].concat().repeat(100);
+    client.send_all(&[binds, execute(), sync()]);
+    assert_eq!(client.ready(1)[200].row(), "b");
+    let after = most_memory(&pair.pooler);
+    assert!(after < before + (40 << 10), "{before} kB, then {after} kB");
+}
+
+// H8: answers that the pooler gives itself are not gathered for a client that does not read them, nor are entries of the
+// reply queue. Looking through these must not cost others their turn either.
+#[test]
+fn endless_pipeline_costs_neither_memory_nor_time_of_others() {
+    let pair = Pair::with(&["default_pool_size = 3", "workers = 1"]);
+    let mut bystander = pair.pooler.connect();
+    let before = most_memory(&pair.pooler);
+    let name = "n".repeat(200);
+    let pairs = [parse(&name, "SELECT 1"), close(&name)].concat();
+    for (start, message) in [
+        (query("SELECT pg_sleep(2)"), bind("s", &[])),
+        (query("SELECT pg_sleep(2)"), [pairs.clone(), sync()].concat()),
+        (query("SELECT pg_sleep(2)"), pairs.clone()),
+        (parse("s", "SELECT 1"), pairs),
+        (close("none"), [close("none"), flush()].concat()),
+    ] {
+        let mut client = pair.pooler.connect();
+        client.send_all(&[parse("s", "SELECT 1"), sync()]);
+        client.ready(1);
+        client.send(&start);
+        let sender = client.send_meanwhile(message.repeat((20 << 20) / message.len()));
+        let start = std::time::Instant::now();
+        while start.elapsed() < Duration::from_secs(1) {
+            let sent = std::time::Instant::now();
+            bystander.sql("SELECT 1");
+            // Far more than it takes, far less than it took.
+            assert!(sent.elapsed() < Duration::from_secs(3), "{:?}", sent.elapsed());
+        }
+        client.disconnect();
+        sender.join().unwrap();
+    }
+    let after = most_memory(&pair.pooler);
+    assert!(after < before + (30 << 10), "{before} kB, then {after} kB");
 }

@@ -136,3 +136,38 @@ fn server_killed_amid_a_query_gives_one_error() {
     assert_eq!(bystander.sql("SELECT 'alive'"), ["alive"]);
     pair.next_client_is_untouched();
 }
+
+// S31: the error was written into the middle of a row, and could pass for the end of it.
+#[test]
+fn server_killed_amid_a_row_does_not_change_the_row() {
+    let pair = Pair::new();
+    let mut client = pair.pooler.connect();
+    client.send(&query("SELECT repeat('x', 50000000)"));
+    client.until(b'T');
+    client.bytes(1_000);
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+                AND query LIKE 'SELECT repeat%'";
+    pair.database.wait_for(kill, &["t"]);
+    pair.database.wait_for(kill, &[]);
+    let mut rest = Vec::new();
+    let _ = client.drain(&mut rest);
+    assert!(rest.iter().all(|&b| b == b'x'), "{} bytes", rest.len());
+    pair.next_client_is_untouched();
+}
+
+// H14: nobody knows whether a write was done whose server is lost; it is never tried again.
+#[test]
+fn write_whose_server_is_killed_is_not_repeated() {
+    let pair = Pair::new();
+    let mut client = pair.pooler.connect();
+    client.sql("CREATE TABLE written (x int)");
+    client.send(&query("INSERT INTO written SELECT 1 FROM pg_sleep(600)"));
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+                AND state = 'active' AND query LIKE 'INSERT INTO written%'";
+    pair.database.wait_for(kill, &["t"]);
+    let errors = client.closed().iter().filter(|frame| frame.tag == b'E').count();
+    assert_eq!(errors, 1);
+    let mut next = pair.pooler.connect();
+    assert_eq!(next.sql("SELECT count(*) FROM written"), ["0"]);
+    pair.database.wait_for(kill, &[]);
+}

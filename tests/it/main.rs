@@ -8,11 +8,37 @@
 
 mod support;
 
+mod auth;
 mod bad_input;
 mod cancel;
+mod console;
 mod copy;
 mod demo;
 mod disconnect;
+mod discovery;
+mod failover;
+mod freshness;
 mod harness;
+mod limits;
+mod logins;
+mod memory;
+mod modes;
+mod node_lists;
+mod notices;
+mod parameters;
+mod patroni;
 mod pipeline;
 mod prepared;
+mod program;
+mod reload;
+mod replicas;
+mod routing_console;
+mod routing_edges;
+mod routing_table;
+mod routing_transactions;
+mod settings;
+mod shutdown;
+mod timeouts;
+mod tls;
+mod tokens;
+mod waiting;

@@ -18,6 +18,7 @@ fn holder(pair: &Pair) -> Raw {
     holder
 }
 
+// S1, H9
 #[test]
 fn simple_query_amid_extended_messages_keeps_the_order() {
     let pair = Pair::new();
@@ -42,6 +43,7 @@ fn simple_query_amid_extended_messages_keeps_the_order() {
     });
 }
 
+// S2
 #[test]
 fn after_an_error_everything_up_to_sync_is_skipped() {
     let pair = Pair::new();
@@ -63,6 +65,7 @@ fn after_an_error_everything_up_to_sync_is_skipped() {
     });
 }
 
+// S3, S9, S10, H7
 #[test]
 fn batches_in_every_order_are_answered_as_by_postgresql() {
     let pair = Pair::new();
@@ -89,6 +92,7 @@ fn batches_in_every_order_are_answered_as_by_postgresql() {
     });
 }
 
+// S3, S9
 #[test]
 fn texts_longer_than_a_buffer_pass() {
     let pair = Pair::new();
@@ -108,6 +112,7 @@ fn texts_longer_than_a_buffer_pass() {
     });
 }
 
+// S4
 #[test]
 fn error_at_any_place_of_a_pipeline_spares_the_next_batches() {
     let pair = Pair::new();
@@ -121,6 +126,7 @@ fn error_at_any_place_of_a_pipeline_spares_the_next_batches() {
     });
 }
 
+// H3, S5
 #[test]
 fn flush_is_answered_at_once() {
     let pair = Pair::new();
@@ -136,6 +142,21 @@ fn flush_is_answered_at_once() {
     });
 }
 
+// H3, S5: a Close that the pooler answers was only answered together with the next reply of the server.
+#[test]
+fn flush_behind_a_close_is_answered_at_once() {
+    let pair = Pair::new();
+    pair.same(|client| {
+        client.send_all(&[parse("s", "SELECT 1"), sync()]);
+        client.ready(1);
+        client.send_all(&[bind("s", &[]), execute(), close("s"), flush()]);
+        client.until(b'3');
+        client.send(&sync());
+        client.ready(1);
+    });
+}
+
+// S6
 #[test]
 fn flush_with_more_statements_than_the_cache_holds_leaves_nothing_unread() {
     let pair = Pair::with(&["default_pool_size = 1", "max_prepared_statements = 2"]);
@@ -154,6 +175,7 @@ fn flush_with_more_statements_than_the_cache_holds_leaves_nothing_unread() {
     });
 }
 
+// H3, S8
 #[test]
 fn open_implicit_transaction_keeps_its_server() {
     let pair = Pair::new();
@@ -168,6 +190,7 @@ fn open_implicit_transaction_keeps_its_server() {
     assert_eq!(other.ready(1)[1].row(), mine);
 }
 
+// H4, S7
 #[test]
 fn suspended_portal_goes_on_in_its_transaction_and_ends_with_it() {
     let pair = Pair::new();
@@ -195,6 +218,7 @@ fn suspended_portal_goes_on_in_its_transaction_and_ends_with_it() {
     });
 }
 
+// H9, H15, S8
 #[test]
 fn every_sync_and_query_has_its_ready_for_query() {
     let pair = Pair::new();
@@ -216,6 +240,7 @@ fn every_sync_and_query_has_its_ready_for_query() {
     });
 }
 
+// H8
 #[test]
 fn pipeline_larger_than_all_buffers_drains_in_both_directions() {
     let pair = Pair::new();
@@ -229,6 +254,7 @@ fn pipeline_larger_than_all_buffers_drains_in_both_directions() {
     pair.next_client_is_untouched();
 }
 
+// H1
 #[test]
 fn statement_after_a_failing_message_can_still_be_used_later() {
     let pair = Pair::with(&["default_pool_size = 2"]);
@@ -244,6 +270,7 @@ fn statement_after_a_failing_message_can_still_be_used_later() {
     assert_eq!(client.ready(1)[1].row(), "prepared");
 }
 
+// H2
 #[test]
 fn statement_that_cannot_be_prepared_any_more_fails_at_its_bind() {
     let pair = Pair::with(&["default_pool_size = 2"]);
@@ -260,6 +287,7 @@ fn statement_that_cannot_be_prepared_any_more_fails_at_its_bind() {
     assert_eq!(client.sql("SELECT 'in step'"), ["in step"]);
 }
 
+// H5
 #[test]
 fn unnamed_statement_outlives_sync_and_other_clients() {
     let pair = Pair::new();
@@ -276,6 +304,7 @@ fn unnamed_statement_outlives_sync_and_other_clients() {
     }
 }
 
+// H41, S11
 #[test]
 fn function_call_passes() {
     let pair = Pair::new();
@@ -290,6 +319,7 @@ fn function_call_passes() {
     });
 }
 
+// H43
 #[test]
 fn notices_keep_their_place() {
     let pair = Pair::new();
@@ -300,6 +330,7 @@ fn notices_keep_their_place() {
     });
 }
 
+// S8, S17
 #[test]
 fn replies_do_not_mix_when_many_clients_pipeline_on_few_servers() {
     let pair = Pair::with(&["default_pool_size = 2"]);
@@ -325,5 +356,68 @@ fn replies_do_not_mix_when_many_clients_pipeline_on_few_servers() {
                 }
             });
         }
+    });
+}
+
+// H18: what the end of a transaction looks like, and where it does not end.
+#[test]
+fn every_way_to_end_a_transaction_is_understood() {
+    let pair = Pair::new();
+    pair.database.sql("CREATE TABLE t (x int); GRANT ALL ON t TO app");
+    let steps = [
+        "BEGIN",
+        "BEGIN",
+        "SAVEPOINT s",
+        "SELECT 1 / 0",
+        "SELECT 'refused'",
+        "ROLLBACK TO s",
+        "INSERT INTO t VALUES (1)",
+        "RELEASE s",
+        "ROLLBACK AND CHAIN",
+        "SELECT count(*) FROM t",
+        "COMMIT AND CHAIN",
+        "SELECT 1 / 0",
+        "COMMIT",
+        "COMMIT",
+        "ROLLBACK",
+        "BEGIN; SELECT 1 / 0",
+        "END",
+        "START TRANSACTION READ ONLY; SELECT 1; ABORT; SELECT 2",
+        "BEGIN",
+        "PREPARE TRANSACTION 'gid'",
+        "SELECT 'out of it'",
+    ];
+    pair.same(|client| {
+        for step in steps {
+            client.send(&query(step));
+            client.ready(1);
+        }
+        client.send_all(&steps.map(query));
+        client.ready(steps.len());
+        for step in steps {
+            client.send_all(&if step.contains(';') { vec![query(step)] } else { vec![run(step), sync()] });
+            client.ready(1);
+        }
+    });
+}
+
+// What a batch that fails leaves to the batches behind it, which are sent before the error comes.
+#[test]
+fn batches_that_are_under_way_do_not_suffer_from_an_error_before_them() {
+    let pair = Pair::with(&["default_pool_size = 1", "max_prepared_statements = 1"]);
+    pair.same(|client| {
+        // The server's unnamed statement is another client's.
+        let mut other = pair.pooler.connect();
+        other.send_all(&[parse("", "SELECT 'of another'"), sync()]);
+        other.ready(1);
+        client.send_all(&[bind("none", &[]), parse("", "SELECT 'skipped'"), sync()]);
+        client.send_all(&[bind("", &[]), execute(), sync()]);
+        client.ready(2);
+        // Evicted and prepared by messages that are skipped.
+        client.send_all(&[parse("a", "SELECT 'a'"), sync()]);
+        client.send_all(&[bind("none", &[]), parse("b", "SELECT 'b'"), bind("a", &[]), sync()]);
+        client.send_all(&[bind("a", &[]), execute(), parse("b", "SELECT 'b'"), bind("b", &[]), sync()]);
+        client.send_all(&[query("DEALLOCATE a"), query("DEALLOCATE a"), query("DEALLOCATE b")]);
+        client.ready(6);
     });
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use pooler::{
-    config::{Settings, SslMode},
+    config::{At, Settings, SslMode},
     error::{Report, Secret},
     net::tls::ServerTls,
     protocol::{BackendKeyData, ProtocolVersion, encode},
@@ -35,6 +35,7 @@ fn serve(scripts: Vec<fn(&mut TcpStream)>) -> ConnectSpec {
         address: ServerAddress {
             host: "127.0.0.1".to_owned(),
             port,
+            at: At::Any,
             sslmode: SslMode::Disable,
             tls: Arc::new(ServerTls::build(&Settings::default()).unwrap()),
             keepalive: Keepalive::default(),

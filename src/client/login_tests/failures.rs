@@ -4,8 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use super::stage::{Client, Stage, config, password, request, startup};
 use crate::{
+    auth::AuthError,
     client::error::LoginError,
     config::{AuthType, User},
+    error::Report,
     protocol::startup::SSL_REQUEST,
 };
 
@@ -69,24 +71,25 @@ async fn attempt(
 /// S46: unknown user, wrong password and unknown database cannot be told apart before the proof.
 #[tokio::test]
 async fn unknown_user_wrong_password_and_unknown_database_are_indistinguishable() {
-    for (auth_type, known, code, text) in [
-        (AuthType::Plain, "plain", "28P01", "password authentication failed"),
-        (AuthType::Md5, "plain", "28P01", "password authentication failed"),
-        (AuthType::ScramSha256, "plain", "28P01", "SASL authentication failed"),
-        (AuthType::ScramSha256, "scram", "28P01", "SASL authentication failed"),
+    let refused = |user| said("28P01", &format!("password authentication failed for user \"{user}\""));
+    for (auth_type, known) in [
+        (AuthType::Plain, "plain"),
+        (AuthType::Md5, "plain"),
+        (AuthType::ScramSha256, "plain"),
+        (AuthType::ScramSha256, "scram"),
     ] {
         let mut settings = config(auth_type);
         // The first of the list shows strangers what to expect.
         settings.users.retain(|name, _| name == known || name == "nobody");
         let mut stage = Stage::new(settings).await;
         let wrong = attempt(&mut stage, known, "app", "wrong").await;
-        assert_eq!(wrong.1, said(code, text));
+        assert_eq!(wrong.1, refused(known));
         for (user, database) in [("eve", "app"), ("nobody", "app"), (known, "nowhere"), ("eve", "nowhere")] {
             let other = attempt(&mut stage, user, database, "wrong").await;
-            assert_eq!(other, wrong, "{auth_type:?} {user} {database}");
+            assert_eq!(other, (wrong.0.clone(), refused(user)), "{auth_type:?} {user} {database}");
         }
         // Nor does the right password of somebody else open the door.
-        assert_eq!(attempt(&mut stage, "eve", "app", "pencil").await.1, wrong.1);
+        assert_eq!(attempt(&mut stage, "eve", "app", "pencil").await.1, refused("eve"));
         // Only who has proved it hears of the database.
         let proved = attempt(&mut stage, known, "nowhere", "pencil").await;
         assert_eq!(proved.1, said("3D000", "no such database: nowhere"));
@@ -117,7 +120,15 @@ async fn salt_of_an_unknown_user_is_stable() {
 async fn md5_secret_cannot_log_in_by_scram() {
     let mut stage = Stage::new(config(AuthType::ScramSha256)).await;
     let (_, last) = attempt(&mut stage, "md5", "app", "pencil").await;
-    assert_eq!(last, said("28P01", "SASL authentication failed"));
+    assert_eq!(last, said("28P01", "password authentication failed for user \"md5\""));
+}
+
+/// Whoever looks for PgBouncer's words finds them.
+#[test]
+fn refused_proof_tells_the_words_of_pgbouncer_too() {
+    let refused = |cause| LoginError::WrongPassword { user: "eve".to_owned(), cause };
+    assert_eq!(refused(AuthError::Sasl).detail().as_deref(), Some("SASL authentication failed."));
+    assert_eq!(refused(AuthError::Password).detail(), None);
 }
 
 #[tokio::test]

@@ -101,6 +101,8 @@ fn a_full_file_is_read() {
         max_db_connections = 3
         max_db_client_connections = 4
         pool_mode = "statement"
+        route = "primary"
+        read_consistency = "eventual"
         query_wait_timeout = "1s"
         server_lifetime = 60
         connect_query = "set x to 1"
@@ -113,9 +115,13 @@ fn a_full_file_is_read() {
         other.url = "postgres://u:p%40@[::1]:1/d?sslmode=verify-ca&application_name=x"
         other.pool_size = 2
         "*" = { host = "/run/postgresql" }
+        many.nodes = ["db1", "db2:5433 weight=2"]
+        found.patroni = ["http://10.0.0.1:8008", "https://db2"]
         [users.alice]
         password = "wins"
         pool_mode = "session"
+        route = "replica"
+        read_consistency = "session"
         pool_size = 1
         reserve_pool_size = 2
         max_user_connections = 3
@@ -141,6 +147,10 @@ fn a_full_file_is_read() {
         name: "app".to_owned(),
         host: "db1".to_owned(),
         port: 5433,
+        nodes: Vec::new(),
+        patroni: Vec::new(),
+        route: Some(Route::Primary),
+        read_consistency: Some(ReadConsistency::Eventual),
         dbname: Some("app_v2".to_owned()),
         user: Some("app".to_owned()),
         password: secret("from-file"),
@@ -175,11 +185,19 @@ fn a_full_file_is_read() {
         ..Database::default()
     };
     assert_eq!(*config.databases["other"], other);
+    let many = &config.databases["many"];
+    let nodes: Vec<_> = many.nodes.iter().map(|n| (n.host.as_str(), n.port, n.weight)).collect();
+    assert_eq!(nodes, [("db1", 5432, 1), ("db2", 5433, 2)]);
+    let apis: Vec<_> = config.databases["found"].patroni.iter().map(ToString::to_string).collect();
+    assert_eq!(apis, ["http://10.0.0.1:8008", "https://db2:8008"]);
+    assert_eq!((many.host.as_str(), many.port), ("db1", 5432));
     assert_eq!((config.databases["*"].host.as_str(), config.databases["*"].port), ("/run/postgresql", 5432));
     let alice = User {
         name: "alice".to_owned(),
         password: secret("wins"),
         pool_mode: Some(PoolMode::Session),
+        route: Some(Route::Replica),
+        read_consistency: Some(ReadConsistency::Session),
         pool_size: Some(1),
         reserve_pool_size: Some(2),
         max_user_connections: Some(3),
@@ -310,6 +328,15 @@ fn settings_that_do_not_fit_together_are_reported() {
         ("host='h'\npassword='a'\npassword_file='b'", "p.toml:4: cannot read b: "),
         ("port=1", "p.toml:1: database \"a\" has no host"),
         ("host=1", "p.toml:2: invalid value for host"),
+        ("host='h1,h2'", "p.toml:2: host is a list"),
+        ("port=1\nnodes=['h']", "p.toml:2: port is given beside nodes\n  remove it: nodes says where"),
+        ("nodes=['h']\npatroni=['http://h']", "p.toml:3: patroni is given beside nodes"),
+        ("patroni=['http://h']\nhost='h'", "p.toml:3: host is given beside patroni"),
+        (
+            "patroni=['h:8008']",
+            "p.toml:2: invalid value for patroni: \"h:8008\": http:// or https:// is missing",
+        ),
+        ("nodes=['h addresses=all']", "p.toml:2: invalid value for nodes: \"h addresses=all\": what follows"),
     ] {
         let found = problems(&format!("[databases.a]\n{text}\n{USER}"));
         assert!(found.starts_with(expected), "{expected}\nnot in\n{found}");
@@ -327,6 +354,11 @@ fn oddities_are_warned_of() {
     let md5 = format!("[users.m]\npassword = \"${{X:-md5{}}}\"\n", "a".repeat(32));
     for (text, expected) in [
         (DATABASE.to_owned(), "p.toml: no user is configured"),
+        (format!("{DATABASE}[users.x]\npool_mode='session'\n"), "p.toml:4: user \"x\" has no password"),
+        (
+            format!("{DATABASE}[users.x]\npassword='SCRAM-SHA-256$4096:no'\n"),
+            "p.toml:4: user \"x\" has a damaged SCRAM secret",
+        ),
         (
             format!("[pooler]\nadmin_users = 'u, root'{DATABASE}{USER}"),
             "p.toml:2: admin_users names \"root\"",

@@ -17,7 +17,8 @@ fn one_url_serves_its_database_to_its_user_with_its_password() {
     assert_eq!(database.server_tls_sslmode, Some(SslMode::Require));
     assert_eq!(config.users["bob"].password, Some(Secret("p@ss".to_owned())));
     assert_eq!((config.databases.len(), config.users.len()), (1, 1));
-    assert_eq!(config.settings, Settings::default());
+    let stats_users = vec!["bob".to_owned()];
+    assert_eq!(config.settings, Settings { stats_users, ..Settings::default() });
     assert!(config.resolve_database("other").is_none());
 }
 

@@ -4,10 +4,12 @@
 //! PgBouncer's SHOW CONFIG prints it (seconds, 0/1) and once as a TOML literal. It knows nothing of
 //! names and lines; the tables and the reader add those. Messages quote the value: codecs of secrets don't.
 
+mod nodes;
 mod numbers;
 mod words;
 
 pub(super) use self::{
+    nodes::{Nodes, PatroniApis},
     numbers::{AtLeast, Bytes, COUNT, Mode, Number, Time},
     words::{Choice, FilePath, Flag, List, Name, Password, Text, Word},
 };

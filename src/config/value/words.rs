@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Codec, Input, quoted};
-use crate::error::Secret;
+use crate::{config::word_of, error::Secret};
 
 /// Yes or no.
 pub(in crate::config) struct Flag;
@@ -57,7 +57,7 @@ impl<T: Copy + PartialEq> Codec for Choice<T> {
     }
 
     fn show(&self, value: &T) -> Option<String> {
-        self.0.iter().find(|(_, known)| known == value).map(|(word, _)| (*word).to_owned())
+        word_of(value, self.0).map(str::to_owned)
     }
 
     fn literal(&self, value: &T) -> String {

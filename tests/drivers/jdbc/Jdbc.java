@@ -1,5 +1,7 @@
-// pgjdbc with its defaults (unnamed statements first, named ones from the fifth execution).
+// pgjdbc with its defaults (unnamed statements first, named ones from the fifth execution), alone and under HikariCP.
 
+import com.zaxxer.hikari.HikariConfig;
+import com.zaxxer.hikari.HikariDataSource;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
 import java.math.BigDecimal;
@@ -32,11 +34,18 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
+import javax.sql.DataSource;
 import org.postgresql.PGConnection;
+import org.postgresql.PGNotification;
+import org.postgresql.ds.PGPoolingDataSource;
 
 public class Jdbc {
     static final String URL = System.getenv("DATABASE_URL");
     static final String DIRECT = System.getenv("DIRECT_URL");
+    /** A replica that reads may run on, if there is one. */
+    static final String REPLICA = System.getenv("REPLICA_URL");
+    /** What changes behind the back of the pooler is seen at once with this; PostgreSQL takes it for any setting. */
+    static final String STRICT = "set pooler.read_consistency = 'strict'";
     static final int POOL_SIZE = Integer.parseInt(System.getenv().getOrDefault("POOL_SIZE", "0"));
     static final int CLIENTS = 50;
     static final int ROUNDS = 20;
@@ -66,8 +75,11 @@ public class Jdbc {
         checks.put("copy_in_and_out", Jdbc::copy);
         checks.put("large_objects_by_function_calls", Jdbc::largeObjects);
         checks.put("cancel_and_timeout_spare_the_connection", Jdbc::cancel);
+        checks.put("notifications_reach_their_client", Jdbc::notifications);
+        checks.put("pools_share_servers", Jdbc::pools);
         checks.put("session_parameters_follow_the_client", Jdbc::parameters);
         checks.put("no_client_sees_the_answer_of_another", Jdbc::isolation);
+        checks.put("settings_of_poolers_own_can_be_prepared", Jdbc::ownSettings);
         checks.put("result_type_changed_by_ddl", Jdbc::resultTypeChanged);
         checks.put("lost_server_is_one_error_and_then_work_goes_on", Jdbc::lostServer);
         if (only.length > 0) {
@@ -199,6 +211,11 @@ public class Jdbc {
         for (Connection connection : connections) {
             connection.close();
         }
+        serversWereShared(servers);
+    }
+
+    /** The transactions of many clients met several servers, and no more than the pool has. */
+    static void serversWereShared(Set<Integer> servers) {
         must(POOL_SIZE == 0 || servers.size() > 1 && servers.size() <= POOL_SIZE,
                 servers.size() + " servers for a pool of " + POOL_SIZE);
     }
@@ -207,9 +224,10 @@ public class Jdbc {
 
     /** Waits until PostgreSQL shows the query as running. */
     static void untilRunning(String query) throws Exception {
-        try (Connection direct = connect(DIRECT)) {
+        String running = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and query = ?";
+        try (Connection direct = connect(DIRECT); Connection replica = connect(REPLICA == null ? DIRECT : REPLICA)) {
             long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(10);
-            while ((Long) value(direct, "select count(*) from pg_stat_activity where state = 'active' and query = ?", query) == 0) {
+            while ((Long) value(direct, running, query) == 0 && (Long) value(replica, running, query) == 0) {
                 must(System.nanoTime() < deadline, "never running: " + query);
             }
         }
@@ -564,6 +582,83 @@ public class Jdbc {
         }
     }
 
+    static void notifications() throws Exception {
+        try (Connection listener = connect(); Connection sender = connect()) {
+            execute(listener, "listen jdbc_news");
+            for (int n = 0; n < 50; n++) {
+                value(sender, "select pg_notify('jdbc_news', ?)::text", String.valueOf(n));
+            }
+            PGConnection news = listener.unwrap(PGConnection.class);
+            for (int n = 0; n < 50; ) {
+                PGNotification[] got = news.getNotifications(10_000);
+                must(got != null && got.length > 0, "notification " + n + " does not come");
+                for (PGNotification notification : got) {
+                    same(notification.getParameter(), String.valueOf(n++));
+                }
+            }
+            // Between its notifications the listener works as everybody else.
+            same(value(listener, "select ?::int", 1), 1);
+            execute(listener, "unlisten *");
+            execute(sender, "notify jdbc_news");
+            same(value(listener, "select ?::int", 2), 2);
+            must(news.getNotifications().length == 0, "a late notification");
+        }
+    }
+
+    /** HikariCP, and pgjdbc's own pool. */
+    static void pools() throws Exception {
+        URI uri = URI.create(URL);
+        String[] login = uri.getUserInfo().split(":");
+        HikariConfig config = new HikariConfig();
+        config.setJdbcUrl("jdbc:postgresql://" + uri.getHost() + ":" + uri.getPort() + uri.getPath());
+        config.setUsername(login[0]);
+        config.setPassword(login[1]);
+        config.setMaximumPoolSize(20);
+        try (HikariDataSource hikari = new HikariDataSource(config)) {
+            borrowMany(hikari);
+        }
+        PGPoolingDataSource own = new PGPoolingDataSource();
+        own.setDataSourceName("jdbc suite");
+        own.setServerNames(new String[] {uri.getHost()});
+        own.setPortNumbers(new int[] {uri.getPort()});
+        own.setDatabaseName(uri.getPath().substring(1));
+        own.setUser(login[0]);
+        own.setPassword(login[1]);
+        own.setMaxConnections(20);
+        borrowMany(own);
+        own.close();
+    }
+
+    static void borrowMany(DataSource source) throws Exception {
+        ExecutorService threads = Executors.newFixedThreadPool(30);
+        List<Callable<Integer>> tasks = new ArrayList<>();
+        for (int i = 0; i < 300; i++) {
+            int number = i;
+            tasks.add(() -> {
+                try (Connection c = source.getConnection()) {
+                    c.setAutoCommit(number % 2 == 0);
+                    c.setReadOnly(number % 3 == 0);
+                    int pid = serverOf(c);
+                    same(value(c, "select ?::int", number), number);
+                    if (number % 2 == 1) {
+                        same(serverOf(c), pid);
+                        if (number % 10 == 1) {
+                            raises("22012", () -> execute(c, "select 1/0"));
+                        }
+                        c.rollback();
+                    }
+                    return pid;
+                }
+            });
+        }
+        Set<Integer> servers = new HashSet<>();
+        for (Future<Integer> done : threads.invokeAll(tasks)) {
+            servers.add(done.get());
+        }
+        threads.shutdown();
+        serversWereShared(servers);
+    }
+
     static void parameters() throws Exception {
         try (Connection c = connect(URL, "ApplicationName", "jdbc check", "options", "-c geqo=off"); Connection other = connect()) {
             int first = serverOf(c);
@@ -588,13 +683,13 @@ public class Jdbc {
             for (int turn = 0; turn < ROUNDS; turn++) {
                 int pid = serverOf(c);
                 same(value(c, "select ?::text", marker(number, turn)), marker(number, turn));
-                execute(c, "set local pooler.mine = '" + number + "'");
+                execute(c, "set local suite.mine = '" + number + "'");
                 if (turn % 4 == 0) {
                     var savepoint = c.setSavepoint();
                     raises("22012", () -> execute(c, "select 1/0"));
                     c.rollback(savepoint);
                 }
-                same(value(c, "select current_setting('pooler.mine')"), String.valueOf(number));
+                same(value(c, "select current_setting('suite.mine')"), String.valueOf(number));
                 same(serverOf(c), pid);
                 c.commit();
                 servers.add(pid);
@@ -603,9 +698,24 @@ public class Jdbc {
         });
     }
 
+    static void ownSettings() throws Exception {
+        try (Connection c = connect(URL, "prepareThreshold", "1")) {
+            c.setAutoCommit(false);
+            for (String setting : new String[] {"eventual", "strict"}) {
+                execute(c, "set pooler.read_consistency = '" + setting + "'");
+                same(value(c, "show pooler.read_consistency"), setting);
+                same(value(c, "show pooler.read_consistency"), setting);
+            }
+            execute(c, "reset pooler.read_consistency");
+            same(value(c, "select 'other'"), "other");
+            c.commit();
+        }
+    }
+
     static void resultTypeChanged() throws Exception {
         try (Connection c = connect(URL, "prepareThreshold", "1"); Connection direct = connect(DIRECT)) {
             execute(direct, "drop table if exists jdbc_ddl", "create table jdbc_ddl (a int)", "insert into jdbc_ddl values (1)");
+            execute(c, STRICT);
             String query = "select * from jdbc_ddl";
             value(c, query);
             value(c, query);

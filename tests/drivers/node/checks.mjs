@@ -1,7 +1,7 @@
 // Runs the checks of one suite and prints `ok NAME`, `not ok NAME: why` and `note NAME: what` lines.
 //
-// DATABASE_URL is what is tested, DIRECT_URL is PostgreSQL itself. POOL_SIZE is set when a pooler is
-// in between: then a check may ask that servers were really shared.
+// DATABASE_URL is what is tested, DIRECT_URL is PostgreSQL itself, REPLICA_URL its replica if there is one: a read
+// may run there. POOL_SIZE is set when a pooler is in between: then a check may ask that servers were really shared.
 
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
@@ -9,6 +9,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 
 export const URL = process.env.DATABASE_URL
 export const DIRECT = process.env.DIRECT_URL
+export const NODES = [DIRECT, process.env.REPLICA_URL].filter(Boolean)
+// What changes behind the back of the pooler (by DIRECT) is seen at once with this; PostgreSQL takes it for any setting.
+export const STRICT = "set pooler.read_consistency = 'strict'"
 export const POOL_SIZE = Number(process.env.POOL_SIZE ?? 0)
 export const CLIENTS = 50
 export const ROUNDS = 20

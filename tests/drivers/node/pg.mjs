@@ -6,8 +6,8 @@ import { pipeline } from 'node:stream/promises'
 import pg from 'pg'
 import Cursor from 'pg-cursor'
 import { from as copyFrom, to as copyTo } from 'pg-copy-streams'
-import { cancelIsOver, CLIENTS, DIRECT, POOL_SIZE, ROUNDS, URL, check, main, marker, note, raises, range,
-  serverExited, serversWereShared, until } from './checks.mjs'
+import { cancelIsOver, CLIENTS, DIRECT, NODES, POOL_SIZE, ROUNDS, STRICT, URL, check, main, marker, note, raises,
+  range, serverExited, serversWereShared, until } from './checks.mjs'
 
 async function connect(options = {}) {
   const client = new pg.Client({ connectionString: URL, ...options })
@@ -181,14 +181,17 @@ check('copy_in_and_out', () => connected(async (c) => {
   assert.equal((await row(c, 'select count(*)::int n from pg_copy')).n, 20000)
 }))
 
-check('cancel_stops_the_query_and_spares_the_connection', () => connected((c) => direct(async (d) => {
+check('cancel_stops_the_query_and_spares_the_connection', () => connected(async (c) => {
   for (const _ of range(POOL_SIZE ? 3 : 1)) {
     const query = new pg.Query("select pg_sleep(30), 'node-pg'")
     const stopped = new Promise((resolve, reject) => query.on('error', reject).on('end', resolve))
     c.query(query)
-    const running = "select 1 from pg_stat_activity where state = 'active' and query = $1"
+    const running = "select 1 from pg_stat_activity where wait_event = 'PgSleep' and query = $1"
     const refused = raises('57014', stopped)
-    await until(async () => (await d.query(running, [query.text])).rowCount)
+    await until(async () => {
+      const found = NODES.map((node) => connected((d) => d.query(running, [query.text]), { connectionString: node }))
+      return (await Promise.all(found)).some(({ rowCount }) => rowCount)
+    })
     const canceller = new pg.Client(URL)
     canceller.cancel(c, query)
     await refused
@@ -199,6 +202,21 @@ check('cancel_stops_the_query_and_spares_the_connection', () => connected((c) =>
   await raises('57014', c.query('select pg_sleep(30)'))
   await c.query('rollback')
   assert.equal((await row(c, 'show statement_timeout')).statement_timeout, '0')
+}))
+
+check('notifications_reach_their_client', () => connected((listener) => connected(async (sender) => {
+  const news = []
+  listener.on('notification', ({ channel, payload }) => news.push([channel, payload]))
+  await listener.query('listen pg_news')
+  for (const n of range(50)) await sender.query("select pg_notify('pg_news', $1)", [String(n)])
+  await until(() => news.length >= 50)
+  assert.deepEqual(news, range(50).map((n) => ['pg_news', String(n)]))
+  // Between its notifications the listener works as everybody else.
+  assert.equal((await row(listener, 'select $1::int n', [1])).n, 1)
+  await listener.query('unlisten *')
+  await sender.query('notify pg_news')
+  assert.equal((await row(listener, 'select $1::int n', [2])).n, 2)
+  assert.equal(news.length, 50)
 })))
 
 check('startup_parameters_are_accepted', () => connected(async (c) => {
@@ -220,13 +238,13 @@ check('no_client_sees_the_answer_of_another', () => crowd(async (c, number) => {
     await c.query('begin')
     const pid = await serverOf(c)
     assert.equal((await row(c, 'select $1::text mine', [marker(number, turn)])).mine, marker(number, turn))
-    await c.query(`set local pooler.mine = '${number}'`)
+    await c.query(`set local suite.mine = '${number}'`)
     if (turn % 4 === 0) {
       await c.query('savepoint s')
       await raises('22012', c.query('select 1/0'))
       await c.query('rollback to s')
     }
-    assert.equal((await row(c, "select current_setting('pooler.mine') mine")).mine, String(number))
+    assert.equal((await row(c, "select current_setting('suite.mine') mine")).mine, String(number))
     assert.equal(await serverOf(c), pid)
     await c.query('commit')
     pids.push(pid)
@@ -236,6 +254,7 @@ check('no_client_sees_the_answer_of_another', () => crowd(async (c, number) => {
 
 check('result_type_changed_by_ddl', () => connected((c) => direct(async (d) => {
   await d.query('drop table if exists pg_ddl; create table pg_ddl (a int); insert into pg_ddl values (1)')
+  await c.query(STRICT)
   const query = { name: 'ddl', text: 'select * from pg_ddl' }
   await c.query(query)
   await d.query("alter table pg_ddl add column b text default 'new'")

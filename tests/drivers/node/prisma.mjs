@@ -5,7 +5,7 @@ import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { PrismaPg } from '@prisma/adapter-pg'
 import pg from 'pg'
-import { DIRECT, URL, check, main, marker, note, range, serversWereShared } from './checks.mjs'
+import { DIRECT, STRICT, URL, check, main, marker, note, range, serversWereShared } from './checks.mjs'
 import { Prisma, PrismaClient } from './prisma/generated/client.ts'
 
 const open = (options = {}) => new PrismaClient({ adapter: new PrismaPg({ connectionString: URL, ...options }) })
@@ -170,10 +170,12 @@ check('processes_share_the_pool', async () => {
 check('result_type_changed_by_ddl', async () => {
   const query = () => a.$queryRaw`select * from prisma_ddl`.then(([row]) => JSON.stringify(row), (error) => error.code)
   await direct('drop table if exists prisma_ddl; create table prisma_ddl (a int); insert into prisma_ddl values (1)')
+  await a.$executeRawUnsafe(STRICT)
   await query()
   await direct("alter table prisma_ddl add column b text default 'new'")
   note('result_type_changed', await query())
   assert.deepEqual(await a.$queryRaw`select * from prisma_ddl where true`, [{ a: 1, b: 'new' }])
+  await a.$executeRawUnsafe('reset pooler.read_consistency')
 })
 
 check('lost_server_is_one_error_and_then_work_goes_on', async () => {

@@ -1,15 +1,17 @@
-"""psql itself, run as a program: \\copy, FETCH_COUNT, \\watch, \\bind, \\gexec, Ctrl-C."""
+"""psql itself, run as a program and as if at a terminal: \\copy, FETCH_COUNT, \\watch, \\gexec, scripts, Ctrl-C."""
 
 import os
 import pathlib
+import pty
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import tty
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "python"))
-from checks import DIRECT, URL, check, main, note, servers_were_shared, wait_for_exit  # noqa: E402
+from checks import DIRECT, NODES, URL, check, main, note, servers_were_shared, wait_for_exit  # noqa: E402
 
 COMMAND = ["psql", "-X", "-q", "-A", "-t", "-v", "VERBOSITY=sqlstate"]
 
@@ -24,8 +26,47 @@ def psql(script, url=URL, status=0, **environment):
 
 def lines(script, **options):
     output, errors = psql(script, **options)
-    assert not errors, errors
+    wrong = [line for line in errors.splitlines() if not line.startswith("NOTICE:")]  # of "drop … if exists"
+    assert not wrong, errors
     return output.splitlines()
+
+
+class Terminal:
+    """psql at a terminal: only there does Ctrl-C end a query and not the whole script."""
+
+    def __init__(self):
+        self._terminal, theirs = pty.openpty()
+        tty.setraw(theirs)  # no echo, lines end as psql ends them
+        prompts = ["-v", "PROMPT1=", "-v", "PROMPT2=", "-v", "PROMPT3=", "-P", "pager=off"]
+        self._process = subprocess.Popen([*COMMAND, "--no-readline", *prompts, URL], stdin=theirs, stdout=theirs,
+                                         stderr=subprocess.PIPE, text=True)
+        os.close(theirs)
+        self._output = open(self._terminal, closefd=False)
+
+    def type(self, text):
+        os.write(self._terminal, text.encode())
+
+    def line(self):
+        return self._output.readline()
+
+    def interrupt(self):
+        self._process.send_signal(signal.SIGINT)
+
+    def interrupt_when_running(self, query):
+        """`query`: its first words, as a regular expression that does not match itself."""
+        running = f"select count(*) from pg_stat_activity where wait_event = 'PgSleep' and query ~ '^{query}'"
+        deadline = time.monotonic() + 20
+        while ["1"] not in [lines(running, url=url) for url in NODES]:
+            assert time.monotonic() < deadline, f"never ran: {query}"
+        self.interrupt()
+
+    def leave(self):
+        """Returns the errors of the session."""
+        self.type("\\q\n")
+        _, errors = self._process.communicate(timeout=20)
+        assert self._process.returncode == 0, self._process.returncode
+        os.close(self._terminal)
+        return errors
 
 
 def client_version():
@@ -109,59 +150,98 @@ def sql_prepare_in_a_transaction():
 
 
 @check
-def watch_repeats_the_query():
-    process = subprocess.Popen([*COMMAND, URL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    process.stdin.write("select 'tick', pg_backend_pid() \\watch 0.05\n")
-    process.stdin.flush()
+def watch_repeats_the_query_until_interrupted():
+    terminal = Terminal()
+    terminal.type("select 'tick', pg_backend_pid() \\watch 0.02\n")
     seen = 0
-    pids = []
-    for line in process.stdout:
-        if line.startswith("tick|"):
-            seen += 1
-            pids.append(line.strip().split("|")[1])
-        if seen == 20:
-            break
-    process.send_signal(signal.SIGINT)
-    process.stdin.write("select 'after';\n")
-    process.stdin.close()
-    assert "after\n" in process.stdout.read()
-    assert process.wait(10) == 0
+    while seen < 20:
+        seen += terminal.line().startswith("tick|")
+    terminal.interrupt()
+    terminal.type("select 'after';\n")
+    while (line := terminal.line()) != "after\n":
+        assert line == "\n" or line.startswith("tick|") or " (every " in line, line
+    terminal.leave()
 
 
 @check
 def interrupt_cancels_the_query_only():
-    environment = {**os.environ, "PGAPPNAME": "psql check"}
-    process = subprocess.Popen([*COMMAND, URL], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, env=environment)
     bystander = subprocess.Popen([*COMMAND, URL, "-c", "select 'bystander', pg_sleep(2)"],
                                  stdout=subprocess.PIPE, text=True)
+    terminal = Terminal()
     for word in ("first", "second"):
-        process.stdin.write(f"select pg_sleep(30), '{word}';\nselect 'after {word}';\n")
-        process.stdin.flush()
-        running = "select count(*) from pg_stat_activity where state = 'active' and query ~ "
-        deadline = time.monotonic() + 20
-        while lines(f"{running} '^select pg_sleep.30., .{word}'", url=DIRECT) != ["1"]:
-            assert time.monotonic() < deadline, f"the {word} query never ran"
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == f"after {word}\n"
-    _, errors = process.communicate("\\q\n", timeout=10)
+        terminal.type(f"select pg_sleep(30), '{word}';\nselect 'after {word}';\n")
+        terminal.interrupt_when_running(f"select pg_sleep.30., .{word}")
+        assert terminal.line() == f"after {word}\n"
+    errors = terminal.leave()
     assert errors.count("57014") == 2, errors
-    assert process.returncode == 0
     assert bystander.communicate(timeout=20)[0] == "bystander|\n" and bystander.returncode == 0
 
 
 @check
-def interrupt_in_copy_and_in_a_transaction():
+def interrupt_fails_the_transaction_and_ends_a_copy():
+    lines("drop table if exists psql_never;\ncreate table psql_never (a text);")
+    terminal = Terminal()
+    terminal.type("begin;\ninsert into psql_never values ('x');\nselect pg_sleep(30), 'in transaction';\n"
+                  "select 1;\nrollback;\nselect 'clean';\n")
+    terminal.interrupt_when_running("select pg_sleep.30., .in trans")
+    assert terminal.line() == "clean\n"
+    terminal.type("copy (select pg_sleep(0.01), n from generate_series(1, 10000) n) to stdout;\nselect 'also clean';\n")
+    assert terminal.line() == "\t1\n"
+    terminal.interrupt()
+    while (line := terminal.line()) != "also clean\n":
+        assert line.startswith("\t"), line
+    errors = terminal.leave()
+    assert errors.count("57014") == 2 and errors.count("25P02") == 1, errors
+    assert lines("select count(*) from psql_never;") == ["0"]
+
+
+@check
+def interrupted_script_ends():
     process = subprocess.Popen([*COMMAND, URL], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)
-    process.stdin.write("begin;\nselect pg_sleep(30), 'in transaction';\nselect 1;\nrollback;\nselect 'clean';\n")
+    process.stdin.write("begin;\nselect 'begun';\nselect pg_sleep(30);\nselect 'never';\n")
     process.stdin.flush()
-    while lines("select count(*) from pg_stat_activity where state = 'active' and query ~ 'pg_sleep.*in trans[a]ction'",
+    assert process.stdout.readline() == "begun\n"
+    process.stdin.close()
+    deadline = time.monotonic() + 20
+    while lines("select count(*) from pg_stat_activity where wait_event = 'PgSleep' and query = 'select pg_sleep(30);'",
                 url=DIRECT) != ["1"]:
-        pass
+        assert time.monotonic() < deadline, "never ran"
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=20)
-    assert output == "clean\n" and "57014" in errors and "25P02" in errors, (output, errors)
+    assert process.wait(20) != 0
+    assert "57014" in process.stderr.read() and process.stdout.read() == ""
+    assert lines("select 'works';") == ["works"]
+
+
+@check
+def single_transaction_scripts_are_all_or_nothing():
+    with tempfile.TemporaryDirectory() as directory:
+        script = pathlib.Path(directory, "script.sql")
+
+        def run(text, *options):
+            script.write_text(text)
+            done = subprocess.run([*COMMAND, "--single-transaction", *options, "-f", script, URL], text=True,
+                                  capture_output=True, timeout=60)
+            return done.returncode, done.stdout
+
+        table = "drop table if exists psql_single;\ncreate table psql_single (server int);\n"
+        insert = "insert into psql_single select pg_backend_pid();\n"
+        assert run(table + insert * 20 + "copy psql_single from stdin;\n0\n\\.\n") == (0, "")
+        assert lines("select count(*), count(distinct server) from psql_single;") == ["21|2"]
+        assert run(insert + "select 1/0;\n" + insert, "-v", "ON_ERROR_STOP=1")[0] == 3
+        assert run(insert + "select 1/0;\n" + insert)[0] == 0  # goes on in the failed transaction
+        assert lines("select count(*) from psql_single;") == ["21"]
+        assert run("select 'own';\nset local work_mem = '77MB';\nshow work_mem;\n") == (0, "own\n77MB\n")
+        assert lines("show work_mem;") == lines("show work_mem;", url=DIRECT)
+
+
+@check
+def notifications_are_shown():
+    got = lines("listen psql_news;\nnotify psql_news, 'mine';\nselect 1;\nunlisten psql_news;\n"
+                "notify psql_news, 'late';\nselect 2;\n")
+    news = [line for line in got if line.startswith("Asynchronous notification")]
+    assert len(news) == 1 and '"psql_news" with payload "mine"' in news[0], got
+    assert [line for line in got if line not in news] == ["1", "2"], got
 
 
 @check
@@ -184,7 +264,7 @@ def many_programs_share_the_pool():
 @check
 def meta_commands_work():
     lines("drop table if exists psql_meta; create table psql_meta (id int primary key, name text)")
-    output = "\n".join(lines("\\d psql_meta\n\\dt psql_meta\n\\l app\n\\du app\n\\conninfo\n\\encoding\n"))
+    output = "\n".join(lines("\\t off\n\\d psql_meta\n\\dt psql_meta\n\\l app\n\\du app\n\\conninfo\n\\encoding\n"))
     for expected in ("psql_meta_pkey", "psql_meta|table", "UTF8"):
         assert expected in output, output
 

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
 
-from checks import (CLIENTS, DIRECT, POOL_SIZE, ROUNDS, URL, check, main, marker, note,
+from checks import (CLIENTS, DIRECT, NODES, POOL_SIZE, ROUNDS, STRICT, URL, check, main, marker, note,
                     servers_were_shared, wait_for_exit)
 
 
@@ -262,10 +262,11 @@ async def timeouts_cancel_the_query_and_spare_the_connection():
                 pass
             assert await c.fetchval("select 1") == 1
             task = asyncio.create_task(c.fetchval("select pg_sleep(30), 'asyncpg'"))
-            async with connected(DIRECT) as direct:
-                while not await direct.fetchval(
-                        "select count(*) from pg_stat_activity where state = 'active' and query like"
-                        " 'select pg_sleep(30), ''asyncpg''%' and pid <> pg_backend_pid()"):
+            async with AsyncExitStack() as stack:
+                nodes = [await stack.enter_async_context(connected(url)) for url in NODES]
+                running = ("select count(*) from pg_stat_activity where wait_event = 'PgSleep' and query like"
+                           " 'select pg_sleep(30), ''asyncpg''%' and pid <> pg_backend_pid()")
+                while not any([await node.fetchval(running) for node in nodes]):
                     pass
             task.cancel()
             try:
@@ -282,6 +283,23 @@ async def timeouts_cancel_the_query_and_spare_the_connection():
             await raises("57014", c.execute("select pg_sleep(30)"))
             await savepoint.rollback()
         assert await c.fetchval("show statement_timeout") == "0"
+
+
+@check
+async def notifications_reach_their_client():
+    async with connected() as listener, connected() as sender:
+        news = asyncio.Queue()
+        await listener.add_listener("asyncpg_news", lambda c, pid, channel, payload: news.put_nowait((channel, payload)))
+        for n in range(50):
+            await sender.execute("select pg_notify('asyncpg_news', $1)", str(n))
+        for n in range(50):
+            assert await news.get() == ("asyncpg_news", str(n))
+        # Between its notifications the listener works as everybody else.
+        assert await listener.fetchval("select $1::int", 1) == 1
+        await listener.execute("unlisten *")
+        await sender.execute("notify asyncpg_news")
+        assert await listener.fetchval("select $1::int", 2) == 2
+        assert news.empty()
 
 
 @check
@@ -311,14 +329,14 @@ async def no_client_sees_the_answer_of_another():
                 async with c.transaction():
                     pid = await server_of(c)
                     assert await c.fetchval("select $1::text", marker(number, turn)) == marker(number, turn)
-                    await c.execute(f"set local pooler.mine = '{number}'")
+                    await c.execute(f"set local suite.mine = '{number}'")
                     if turn % 4 == 0:
                         try:
                             async with c.transaction():
                                 await c.execute("select 1/0")
                         except asyncpg.DivisionByZeroError:
                             pass
-                    assert await c.fetchval("select current_setting('pooler.mine')") == str(number)
+                    assert await c.fetchval("select current_setting('suite.mine')") == str(number)
                     assert await server_of(c) == pid
                 pids.append(pid)
             return pids
@@ -328,10 +346,23 @@ async def no_client_sees_the_answer_of_another():
 
 
 @check
+async def settings_of_poolers_own_can_be_prepared():
+    async with connected() as c, c.transaction():
+        for setting in ("eventual", "strict"):
+            await (await c.prepare(f"set pooler.read_consistency = '{setting}'")).fetch()
+            # Twice: the second time it is in the cache.
+            for _ in range(2):
+                assert await c.fetchval("show pooler.read_consistency") == setting
+        await c.fetch("reset pooler.read_consistency")
+        assert await c.fetchval("select $1::int", 1) == 1
+
+
+@check
 async def result_type_changed_by_ddl():
     async with connected() as c, connected(DIRECT) as direct:
         await direct.execute("drop table if exists asyncpg_ddl; create table asyncpg_ddl (a int);"
                              "insert into asyncpg_ddl values (1)")
+        await c.execute(STRICT)
         await c.fetchrow("select * from asyncpg_ddl")
         await direct.execute("alter table asyncpg_ddl add column b text default 'new'")
         try:

@@ -1,7 +1,7 @@
 """Runs the checks of one suite and prints `ok NAME`, `not ok NAME: why` and `note NAME: what` lines.
 
-DATABASE_URL is what is tested, DIRECT_URL is PostgreSQL itself. POOL_SIZE is set when a pooler is
-in between: then a check may ask that servers were really shared.
+DATABASE_URL is what is tested, DIRECT_URL is PostgreSQL itself, REPLICA_URL its replica if there is one: a read
+may run there. POOL_SIZE is set when a pooler is in between: then a check may ask that servers were really shared.
 """
 
 import asyncio
@@ -14,6 +14,9 @@ import traceback
 
 URL = os.environ["DATABASE_URL"]
 DIRECT = os.environ["DIRECT_URL"]
+NODES = [url for url in (DIRECT, os.environ.get("REPLICA_URL")) if url]
+# What changes behind the back of the pooler (by DIRECT) is seen at once with this; PostgreSQL takes it for any setting.
+STRICT = "set pooler.read_consistency = 'strict'"
 POOL_SIZE = int(os.environ.get("POOL_SIZE", "0"))
 CLIENTS = 50
 ROUNDS = 20

@@ -1,5 +1,6 @@
-"""psycopg 3 (libpq) with its defaults, and libpq's own prepare, pipeline and close calls."""
+"""psycopg 3 (libpq) with its defaults, its pools, and libpq's own prepare, pipeline and close calls."""
 
+import asyncio
 import datetime
 import decimal
 import threading
@@ -10,8 +11,9 @@ from contextlib import ExitStack, contextmanager
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, NullConnectionPool
 
-from checks import (CLIENTS, DIRECT, POOL_SIZE, ROUNDS, URL, check, main, marker, note,
+from checks import (CLIENTS, DIRECT, NODES, POOL_SIZE, ROUNDS, STRICT, URL, check, main, marker, note,
                     servers_were_shared, wait_for_exit)
 
 
@@ -56,7 +58,7 @@ def wrong_password_is_refused():
     try:
         connect(password="wrong")
     except psycopg.OperationalError as error:
-        assert "password authentication failed" in str(error), error
+        assert 'password authentication failed for user "app"' in str(error), error
     else:
         raise AssertionError("logged in with a wrong password")
 
@@ -401,9 +403,10 @@ def started(connection, word):
     """Cancels what the connection runs once PostgreSQL shows it as running."""
 
     def cancel():
-        with connect(DIRECT) as direct:
-            running = "select count(*) from pg_stat_activity where state = 'active' and query like %s and pid <> pg_backend_pid()"
-            while value(direct, running, (f"select pg_sleep(30), '{word}'%",)) == 0:
+        with ExitStack() as stack:
+            nodes = [stack.enter_context(connect(url)) for url in NODES]
+            running = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and query like %s and pid <> pg_backend_pid()"
+            while not any(value(node, running, (f"select pg_sleep(30), '{word}'%",)) for node in nodes):
                 pass
         connection.cancel_safe()
 
@@ -469,6 +472,53 @@ def notices_reach_their_client():
 
 
 @check
+def notifications_reach_their_client():
+    with connect() as listener, connect() as sender:
+        listener.execute("listen psycopg_news")
+        for n in range(50):
+            sender.execute("select pg_notify('psycopg_news', %s)", (str(n),))
+        got = [(news.channel, news.payload) for news in listener.notifies(timeout=20, stop_after=50)]
+        assert got == [("psycopg_news", str(n)) for n in range(50)], got
+        # Between its notifications the listener works as everybody else.
+        assert value(listener, "select 1") == 1
+        listener.execute("unlisten *")
+        sender.execute("notify psycopg_news")
+        assert value(listener, "select 2") == 2
+        assert list(listener.notifies(timeout=0)) == []
+
+
+@check
+def pools_of_the_driver_share_servers():
+    def work(pool, number):
+        with pool.connection() as c:
+            pid, got = c.execute("select pg_backend_pid(), %s::int", (number,)).fetchone()
+            assert got == number
+            if number % 10 == 0:
+                raises("22012", c.execute, "select 1/0")  # the pool rolls back
+            else:
+                assert server_of(c) == pid
+        return pid
+
+    tested = {"check": ConnectionPool.check_connection}
+    for kind, options in ((ConnectionPool, {}), (ConnectionPool, tested), (NullConnectionPool, {"min_size": 0})):
+        with kind(URL, **{"min_size": 4, "max_size": 20, **options}) as pool, ThreadPoolExecutor(30) as threads:
+            servers_were_shared(threads.map(lambda number: work(pool, number), range(200)))
+
+
+@check
+async def asynchronous_pool_shares_servers():
+    async with AsyncConnectionPool(URL, min_size=4, max_size=20) as pool:
+        async def work(number):
+            async with pool.connection() as c, c.transaction():
+                cursor = await c.execute("select pg_backend_pid(), %s::int", (number,))
+                pid, got = await cursor.fetchone()
+                assert got == number
+                return pid
+
+        servers_were_shared(await asyncio.gather(*(work(number) for number in range(300))))
+
+
+@check
 def no_client_sees_the_answer_of_another():
     barrier = threading.Barrier(CLIENTS, timeout=30)
 
@@ -480,8 +530,8 @@ def no_client_sees_the_answer_of_another():
                 with c.transaction():
                     pid = server_of(c)
                     assert value(c, "select %s", (marker(number, turn),)) == marker(number, turn)
-                    c.execute("select set_config('pooler.mine', %s, true)", (str(number),))
-                    assert value(c, "select current_setting('pooler.mine')") == str(number)
+                    c.execute("select set_config('suite.mine', %s, true)", (str(number),))
+                    assert value(c, "select current_setting('suite.mine')") == str(number)
                     if turn % 4 == 0:
                         c.execute("savepoint s")
                         raises("22012", c.execute, "select 1/0")
@@ -495,11 +545,24 @@ def no_client_sees_the_answer_of_another():
 
 
 @check
+def settings_of_poolers_own_can_be_prepared():
+    with connect(autocommit=False) as c:
+        for setting in ("eventual", "strict"):
+            c.execute(f"set pooler.read_consistency = '{setting}'", prepare=True)
+            for binary in (False, True):
+                shown = c.execute("show pooler.read_consistency", prepare=True, binary=binary).fetchone()
+                assert shown == (setting,), shown
+        c.execute("reset pooler.read_consistency", prepare=True)
+        assert c.execute("select %s::int", (1,), prepare=True).fetchone() == (1,)
+
+
+@check
 def result_type_changed_by_ddl():
     with connect() as c, connect(DIRECT) as direct:
         direct.execute("drop table if exists psycopg_ddl")
         direct.execute("create table psycopg_ddl (a int)")
         direct.execute("insert into psycopg_ddl values (1)")
+        c.execute(STRICT)
         run = lambda: c.execute("select * from psycopg_ddl", prepare=True).fetchone()
         run()
         direct.execute("alter table psycopg_ddl add column b text default 'new'")

@@ -41,11 +41,12 @@ pub enum Version {
 }
 
 impl Version {
-    /// Its programs; a test that does not find them fails.
+    /// Its programs; a test that does not find them fails. With POOLER_TEST_POSTGRES=18 all are 18's.
     pub fn binaries(self) -> Binaries {
+        let all_18 = std::env::var("POOLER_TEST_POSTGRES").is_ok_and(|version| version == "18");
         match self {
-            Self::Distribution => Binaries::newest().expect("run scripts/install.sh"),
-            Self::V18 => {
+            Self::Distribution if !all_18 => Binaries::newest().expect("run scripts/install.sh"),
+            Self::Distribution | Self::V18 => {
                 let installed = Binaries::installed().into_iter().find(|found| found.major() == 18);
                 installed.or_else(|| Binaries::in_dir(&packaged_v18()).ok()).unwrap_or_else(|| {
                     panic!("no PostgreSQL 18 in {}: run scripts/install.sh", packaged_v18().display())
@@ -152,6 +153,17 @@ impl Database {
         self.sql(count)[0].parse().unwrap()
     }
 
+    /// Ends every server connection of a role to this database and waits until those are gone.
+    pub fn terminate(&self, role: &str) {
+        let theirs =
+            format!("FROM pg_stat_activity WHERE datname = current_database() AND usename = '{role}'");
+        let pids = self.sql(&format!("SELECT pid, pg_terminate_backend(pid) {theirs}"));
+        let pids: Vec<&str> = pids.iter().filter_map(|row| row.split('|').next()).collect();
+        if !pids.is_empty() {
+            self.wait_for(&format!("SELECT count(*) {theirs} AND pid IN ({})", pids.join(",")), &["0"]);
+        }
+    }
+
     /// Waits until a statement of the superuser returns this.
     pub fn wait_for(&self, sql: &str, expected: &[&str]) {
         let mut admin = superuser(self.cluster, &self.name);
@@ -164,7 +176,8 @@ impl Database {
     }
 }
 
-/// Directory with `ca.crt`, and `server` and `client` (CN app) certificates with their keys, signed by it.
+/// Directory with `ca.crt`, and `server`, `elsewhere` (a server of another name) and `client` (CN app) certificates with
+/// their keys, signed by it; and `stranger.crt`, the client's by another authority.
 pub fn certificates() -> &'static Path {
     static DIR: OnceLock<pooler::demo::process::TempDir> = OnceLock::new();
     DIR.get_or_init(|| {
@@ -185,10 +198,14 @@ new="openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
 $new -x509 -days 30 -subj '/CN=Test authority' -keyout ca.key -out ca.crt
 printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n' >server.ext
 printf 'extendedKeyUsage=clientAuth\n' >client.ext
-for name in server client; do
-    subject=localhost; [ "$name" = server ] || subject=app
+printf 'subjectAltName=DNS:elsewhere.example\nextendedKeyUsage=serverAuth\n' >elsewhere.ext
+$new -x509 -days 30 -subj '/CN=Authority of others' -keyout stranger_ca.key -out stranger_ca.crt
+for name in server client elsewhere; do
+    subject=localhost; [ "$name" = client ] && subject=app
     $new -subj "/CN=$subject" -keyout "$name.key" -out "$name.csr"
     openssl x509 -req -days 30 -in "$name.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -extfile "$name.ext" -out "$name.crt"
 done
+# What an authority that nobody trusts has signed for the same client.
+openssl x509 -req -days 30 -in client.csr -CA stranger_ca.crt -CAkey stranger_ca.key -CAcreateserial -extfile client.ext -out stranger.crt
 chmod 600 ./*.key
 "#;

@@ -4,6 +4,13 @@
 
 pub mod compare;
 pub mod database;
+pub mod gate;
+pub mod hammer;
+pub mod http;
+pub mod load;
 pub mod msg;
 pub mod pooler;
 pub mod raw;
+pub mod replicated;
+pub mod tls;
+pub mod truth;

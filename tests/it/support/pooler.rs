@@ -8,7 +8,7 @@ use std::{
 use pooler::demo::process::{Guarded, TempDir, free_port, wait_until};
 
 use super::{
-    database::{Database, ROLES, password_of},
+    database::{Database, ROLES, certificates, password_of},
     msg::Frame,
     raw::{PATIENCE, Raw},
 };
@@ -31,19 +31,74 @@ pub struct Setup {
     settings: String,
     entry: String,
     sections: String,
+    /// Limit of open files.
+    files: Option<u32>,
+    /// What it is to see as /etc/hosts.
+    hosts: Option<String>,
 }
 
 impl Setup {
     /// Serves the database under its own name to every role, with passwords in the user list.
     pub fn new(database: &Database) -> Self {
+        Self::serving(&database.name, format!("host = \"127.0.0.1\"\nport = {}\n", database.port))
+    }
+
+    /// Serves a database of several nodes at these ports of 127.0.0.1, whose roles pooler has to find out.
+    pub fn nodes(database: &str, ports: &[u16]) -> Self {
+        let nodes: Vec<String> = ports.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+        Self::serving(database, format!("nodes = [{}]\n", nodes.join(", ")))
+    }
+
+    fn serving(database: &str, entry: String) -> Self {
         let users =
             ROLES.map(|(role, _)| format!("[users.{role}]\npassword = \"{}\"\n", password_of(role))).concat();
         Self {
-            database: database.name.clone(),
+            database: database.to_owned(),
             settings: String::new(),
-            entry: format!("host = \"127.0.0.1\"\nport = {}\n", database.port),
+            entry,
             sections: format!("{users}[users.admin]\npassword = \"{}\"\n", password_of("admin")),
+            files: None,
+            hosts: None,
         }
+    }
+
+    /// Forgets the users but `admin`: those of [`Setup::section`] count.
+    pub fn own_users(mut self) -> Self {
+        self.sections = format!("[users.admin]\npassword = \"{}\"\n", password_of("admin"));
+        self
+    }
+
+    /// Replaces the address of the server.
+    pub fn server(mut self, host: &str, port: u16) -> Self {
+        self.entry = format!("host = \"{host}\"\nport = {port}\n");
+        self
+    }
+
+    /// Serves TLS with the certificate of the tests.
+    pub fn tls(self, sslmode: &str) -> Self {
+        let certs = certificates().display();
+        self.setting(&format!("client_tls_sslmode = \"{sslmode}\""))
+            .setting(&format!("client_tls_cert_file = \"{certs}/server.crt\""))
+            .setting(&format!("client_tls_key_file = \"{certs}/server.key\""))
+            .setting(&format!("client_tls_ca_file = \"{certs}/ca.crt\""))
+    }
+
+    /// Limits the files that the process may open.
+    pub fn files(mut self, limit: u32) -> Self {
+        self.files = Some(limit);
+        self
+    }
+
+    /// Lets it see these lines as /etc/hosts; [`Pooler::set_hosts`] changes them.
+    pub fn hosts(mut self, hosts: &str) -> Self {
+        self.hosts = Some(hosts.to_owned());
+        self
+    }
+
+    /// Replaces what the database's section says.
+    pub fn entry(mut self, lines: &str) -> Self {
+        self.entry = format!("{lines}\n");
+        self
     }
 
     /// Adds a line to `[pooler]`.
@@ -58,6 +113,12 @@ impl Setup {
         self
     }
 
+    /// Reaches PostgreSQL by this port.
+    pub fn by_port(mut self, port: u16) -> Self {
+        self.entry = format!("host = \"127.0.0.1\"\nport = {port}\n");
+        self
+    }
+
     /// Adds whole sections.
     pub fn section(mut self, toml: &str) -> Self {
         self.sections += &format!("{toml}\n");
@@ -66,12 +127,13 @@ impl Setup {
 
     /// Starts it.
     pub fn start(self) -> Pooler {
-        let Self { database, settings, entry, sections } = self;
+        let Self { database, settings, entry, sections, files, hosts } = self;
         let auth = if settings.contains("auth_type") { "" } else { "auth_type = \"scram-sha-256\"\n" };
-        let mut pooler = Pooler::start(&format!(
+        let toml = format!(
             "[pooler]\nlisten_addr = \"127.0.0.1\"\nlisten_port = @PORT@\nadmin_users = [\"admin\"]\n\
              {auth}{settings}\n[databases.{database}]\n{entry}\n{sections}"
-        ));
+        );
+        let mut pooler = Pooler::start_with(&toml, files, hosts.as_deref());
         pooler.database = database;
         pooler
     }
@@ -85,11 +147,26 @@ impl Pooler {
 
     /// With this pooler.toml, where `@PORT@` stands for the port that it is to listen on.
     pub fn start(toml: &str) -> Self {
+        Self::start_with(toml, None, None)
+    }
+
+    fn start_with(toml: &str, files: Option<u32>, hosts: Option<&str>) -> Self {
         let port = free_port().unwrap();
         let dir = TempDir::new(None).unwrap();
         let file = dir.path().join("pooler.toml");
         fs::write(&file, toml_for(toml, port)).unwrap();
-        let arguments = [env!("CARGO_BIN_EXE_pooler"), "run", "-c", file.to_str().unwrap()];
+        let limit =
+            files.map_or_else(|| "exec \"$@\"".to_owned(), |n| format!("ulimit -n {n} && exec \"$@\""));
+        let program = env!("CARGO_BIN_EXE_pooler");
+        let mut arguments = vec!["/bin/sh", "-c", &limit, "sh", program, "run", "-c", file.to_str().unwrap()];
+        let hosts_file = dir.path().join("hosts");
+        if let Some(hosts) = hosts {
+            fs::write(&hosts_file, hosts).unwrap();
+            // In a namespace of its own.
+            let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+            let before = ["unshare", "-rm", "/bin/sh", "-c", script, hosts_file.to_str().unwrap()];
+            arguments.splice(0..0, before);
+        }
         let process = Guarded::spawn(None, &arguments, &dir.path().join("pooler.log"), "TERM").unwrap();
         let mut pooler = Self { port, database: String::new(), process, dir };
         let listens = wait_until(PATIENCE, || {
@@ -117,6 +194,11 @@ impl Pooler {
     /// Writes another pooler.toml (`@PORT@` as before); a reload reads it.
     pub fn rewrite(&self, toml: &str) {
         fs::write(self.dir.path().join("pooler.toml"), toml_for(toml, self.port)).unwrap();
+    }
+
+    /// Changes what it sees as /etc/hosts.
+    pub fn set_hosts(&self, hosts: &str) {
+        fs::write(self.dir.path().join("hosts"), hosts).unwrap();
     }
 
     /// The pooler.toml that it started with, to change and [`Pooler::rewrite`].
@@ -155,28 +237,54 @@ impl Pooler {
         rows.map(|row| names().zip(row.into_iter().map(Option::unwrap_or_default)).collect()).collect()
     }
 
-    /// One number of SHOW POOLS for the pool of `app`.
+    /// One number of SHOW POOLS for the pool of `app`; 0 before anybody has used it.
     pub fn pool(&self, column: &str) -> u64 {
+        self.pool_of(&self.database, "app", column).unwrap_or(0)
+    }
+
+    /// The same for any pool; `None` if there is no such pool.
+    fn pool_of(&self, database: &str, user: &str, column: &str) -> Option<u64> {
         let rows = self.console("SHOW POOLS");
         let value = |row: &[(String, String)], name: &str| {
             row.iter().find(|(column, _)| column == name).map(|(_, value)| value.clone())
         };
         let row = rows.iter().find(|row| {
-            value(row, "database").as_ref() == Some(&self.database)
-                && value(row, "user").as_deref() == Some("app")
+            value(row, "database").as_deref() == Some(database) && value(row, "user").as_deref() == Some(user)
         });
-        let text = row.and_then(|row| value(row, column));
-        text.unwrap_or_else(|| panic!("no {column} in {rows:?}")).parse().unwrap()
+        let text = value(row?, column).unwrap_or_else(|| panic!("no column {column}"));
+        Some(text.parse().unwrap())
     }
 
     /// Waits until a number of SHOW POOLS is this.
     pub fn wait_for_pool(&self, column: &str, expected: u64) {
-        let mut last = 0;
+        self.wait_for_pool_of(&self.database, "app", column, expected);
+    }
+
+    /// Waits until so many clients of that role wait for a server.
+    pub fn wait_for_waiting(&self, role: &str, expected: u64) {
+        self.wait_for_pool_of(&self.database, role, "cl_waiting", expected);
+    }
+
+    /// Waits until a number of SHOW POOLS is this, for any pool.
+    pub fn wait_for_pool_of(&self, database: &str, user: &str, column: &str, expected: u64) {
+        let mut last = None;
         let met = wait_until(PATIENCE, || {
-            last = self.pool(column);
-            (last == expected).then_some(())
+            last = self.pool_of(database, user, column);
+            (last == Some(expected)).then_some(())
         });
-        assert!(met.is_some(), "{column} is {last}, not {expected}, after {PATIENCE:?}:\n{}", self.log());
+        assert!(met.is_some(), "{column} is {last:?}, not {expected}, after {PATIENCE:?}:\n{}", self.log());
+    }
+
+    /// Runs psql as `app`, with further connection parameters (`sslmode=require`).
+    pub fn psql_with(&self, parameters: &str, sql: &str) -> Output {
+        self.psql(&["-d", &format!("dbname={} {parameters}", self.database), "-c", sql])
+    }
+
+    /// The start of a field of `/proc/PID/status`, in kB.
+    pub fn memory(&self, field: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Runs psql as `app`.
@@ -214,6 +322,35 @@ impl Pooler {
         let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         client
+    }
+
+    /// Waits until it ends by itself; its exit code.
+    pub fn ended(&mut self) -> Option<i32> {
+        let status = self.process.wait(PATIENCE);
+        status.unwrap_or_else(|| panic!("pooler goes on:\n{}", self.log())).code()
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.ended().is_none()
+    }
+
+    /// Waits until its log has this in it.
+    pub fn wait_for_log(&self, text: &str) {
+        let found = wait_until(PATIENCE, || self.log().contains(text).then_some(()));
+        assert!(found.is_some(), "no \"{text}\" in the log:\n{}", self.log());
+    }
+
+    /// Directory of its files.
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// Changes a part of its pooler.toml, which must be there.
+    pub fn edit(&self, from: &str, to: &str) {
+        let toml = self.toml();
+        assert!(toml.contains(from), "no {from} in {toml}");
+        self.rewrite(&toml.replace(from, to));
     }
 
     /// Stops it by SIGTERM and asserts that it ended well.

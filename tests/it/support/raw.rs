@@ -19,7 +19,7 @@ use super::msg::{self, Frame};
 /// How long a test waits for anything before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
-trait Stream: Read + Write + Send + Sync {
+pub(super) trait Stream: Read + Write + Send + Sync {
     fn shut(&self, how: Shutdown) -> io::Result<()>;
     fn set_timeout(&self, timeout: Duration) -> io::Result<()>;
     fn again(&self) -> io::Result<Box<dyn Stream>>;
@@ -93,6 +93,11 @@ impl Raw {
         Self { stream, peer, chunks: Chunks::Whole, received, parameters, key }
     }
 
+    /// On a connection that somebody else has set up.
+    pub(super) fn over(stream: impl Stream + 'static) -> Self {
+        Self::new(Box::new(stream), None)
+    }
+
     /// Logs in at 127.0.0.1.
     pub fn login(port: u16, user: &str, database: &str, password: &str) -> Self {
         Self::login_with(port, user, database, password, &[])
@@ -107,11 +112,16 @@ impl Raw {
         raw
     }
 
-    /// Logs in over a unix socket, without a password.
-    pub fn login_unix(socket: &Path, user: &str, database: &str) -> Self {
+    /// Connects to a unix socket and sends nothing.
+    pub fn open_unix(socket: &Path) -> Self {
         let stream =
             UnixStream::connect(socket).unwrap_or_else(|error| panic!("{}: {error}", socket.display()));
-        let mut raw = Self::new(Box::new(stream), None);
+        Self::new(Box::new(stream), None)
+    }
+
+    /// Logs in over a unix socket, without a password.
+    pub fn login_unix(socket: &Path, user: &str, database: &str) -> Self {
+        let mut raw = Self::open_unix(socket);
         raw.try_login(user, database, "", &[]).unwrap_or_else(|error| panic!("login of {user}: {error:?}"));
         raw
     }
@@ -197,7 +207,16 @@ impl Raw {
     /// Sends in the background, for more than the other side takes before it is read from.
     pub fn send_meanwhile(&mut self, bytes: Vec<u8>) -> std::thread::JoinHandle<()> {
         let mut stream = self.stream.again().unwrap();
-        std::thread::spawn(move || stream.write_all(&bytes).unwrap())
+        std::thread::spawn(move || {
+            // Fails when the test is over.
+            let _ = stream.write_all(&bytes);
+        })
+    }
+
+    /// Sends from another thread, as far as the other side takes it.
+    pub fn sender(&self) -> impl FnMut(&[u8]) -> io::Result<()> + Send + use<> {
+        let mut stream = self.stream.again().unwrap();
+        move |bytes| stream.write_all(bytes)
     }
 
     /// Sends bytes, or says why they could not be sent.
@@ -310,6 +329,11 @@ impl Raw {
     /// Ends the sending direction, as a client that dies between messages.
     pub fn finish_sending(&self) {
         self.stream.shut(Shutdown::Write).unwrap();
+    }
+
+    /// Ends both directions, also for what is being sent in the background.
+    pub fn disconnect(&self) {
+        self.stream.shut(Shutdown::Both).unwrap();
     }
 
     /// Sends a CancelRequest for this session on a connection of its own and waits until that is closed.

@@ -1,0 +1,254 @@
+//! What operators can have done, by console or signal: reload, pause, resume, reconnect, kill, shutdown.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+};
+
+use tokio::sync::watch;
+
+use super::reload;
+use crate::{
+    cli::Source,
+    config::{Problems, User},
+    pool::stats::{History, Totals},
+    worker::{
+        message::Message,
+        process::Process,
+        report::{ReportKind, ServerRow, WorkerReport},
+    },
+};
+
+/// Changes the log level of the running process.
+pub(crate) type LogLevel = Box<dyn Fn(&str) + Send + Sync>;
+
+/// How a shutdown goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Shutdown {
+    /// Until the clients have left.
+    WaitForClients,
+    /// Until the servers are free.
+    WaitForServers,
+    /// At once.
+    Now,
+}
+
+/// The operators' hand on the process.
+pub(crate) struct Commands {
+    pub(crate) process: Arc<Process>,
+    source: Source,
+    log_level: LogLevel,
+    /// One reload at a time.
+    reloading: Mutex<()>,
+    closing: watch::Sender<bool>,
+    shutdown: watch::Sender<Option<Shutdown>>,
+    /// Changes when a configuration has been put in force.
+    reloaded: watch::Sender<()>,
+    history: History,
+    /// What the console itself has done.
+    console: Mutex<Totals>,
+}
+
+impl Commands {
+    pub(crate) fn new(process: Arc<Process>, source: Source, log_level: LogLevel) -> Self {
+        Self {
+            process,
+            source,
+            log_level,
+            reloading: Mutex::new(()),
+            closing: watch::Sender::new(false),
+            shutdown: watch::Sender::new(None),
+            reloaded: watch::Sender::new(()),
+            history: History::default(),
+            console: Mutex::default(),
+        }
+    }
+
+    /// Becomes true when no more clients are to be accepted.
+    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+
+    /// What kind of shutdown has been asked for.
+    pub(crate) fn shutdown_requests(&self) -> watch::Receiver<Option<Shutdown>> {
+        self.shutdown.subscribe()
+    }
+
+    /// Reads the configuration again. What cannot be read changes nothing. Blocks on files.
+    pub(crate) fn reload(&self) -> Result<(), Problems> {
+        let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        reload::reload(&self.process, &self.source)?;
+        self.in_force();
+        Ok(())
+    }
+
+    /// Changes one setting until the next reload. Blocks on files (of TLS). The reason if it cannot be.
+    pub(crate) fn set(&self, name: &str, value: &str) -> Result<(), String> {
+        let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        reload::set(&self.process, name, value)?;
+        self.in_force();
+        Ok(())
+    }
+
+    fn in_force(&self) {
+        (self.log_level)(&self.process.config().settings.log_level);
+        self.open_minimum();
+        self.reloaded.send_replace(());
+    }
+
+    /// Tells of each configuration that is put in force.
+    pub(crate) fn reloads(&self) -> watch::Receiver<()> {
+        self.reloaded.subscribe()
+    }
+
+    /// Makes the pools that min_pool_size wants before any client comes: those with a forced user. The others are kept
+    /// from their first client on.
+    pub(crate) fn open_minimum(&self) {
+        let config = self.process.config();
+        for database in config.databases.values().filter(|d| d.name != "*") {
+            let Some(name) = &database.user else { continue };
+            let user = config.users.get(name).cloned().unwrap_or_else(|| Arc::new(User::default()));
+            if config.min_pool_size(database, &user) > 0 {
+                self.process.watch(&self.process.pool(database, &user));
+            }
+        }
+        for pool in self.process.pools.all() {
+            self.process.keep_minimum(&pool);
+        }
+    }
+
+    /// Stops handing out servers of a database, or of all.
+    pub(crate) fn pause(&self, database: Option<&str>) {
+        self.process.pools.set_paused(database, true);
+        self.process.refresh();
+    }
+
+    /// The end of a pause.
+    pub(crate) fn resume(&self, database: Option<&str>) {
+        self.process.pools.set_paused(database, false);
+        self.process.refresh();
+    }
+
+    /// Replaces the server connections of a database, or all, as they become free.
+    pub(crate) fn reconnect(&self, database: Option<&str>) {
+        for pool in self.process.pools.all() {
+            if database.is_none_or(|d| pool.key.database == d) {
+                pool.recycle();
+            }
+        }
+        self.process.refresh();
+    }
+
+    /// Drops clients and servers of a database, or all, and leaves it paused.
+    pub(crate) fn kill(&self, database: Option<&str>) {
+        self.process.pools.set_paused(database, true);
+        self.process.refresh();
+        for worker in &self.process.workers {
+            worker.send(Message::Kill { database: database.map(str::to_owned), reason: "database removed" });
+        }
+    }
+
+    /// Drops one client, by the pid that SHOW CLIENTS calls its id. False if there is none.
+    pub(crate) async fn kill_client(&self, pid: u32) -> bool {
+        let mut found = false;
+        for worker in &self.process.workers {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            worker.send(Message::KillClient { pid, reply });
+            found |= answer.await.unwrap_or(false);
+        }
+        found
+    }
+
+    /// Rows of all workers.
+    pub(crate) async fn report(&self, kind: ReportKind) -> WorkerReport {
+        let mut all = WorkerReport::default();
+        for worker in &self.process.workers {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            worker.send(Message::Report { kind, reply });
+            if let Ok(report) = answer.await {
+                all.pools.extend(report.pools);
+                all.clients.extend(report.clients);
+                all.servers.extend(report.servers);
+                all.consoles += report.consoles;
+            }
+        }
+        all
+    }
+
+    /// Server connections that work for somebody, in a database or in all.
+    pub(crate) async fn busy_servers(&self, database: Option<&str>) -> usize {
+        let servers = self.report(ReportKind::Servers).await.servers;
+        let is_busy = |s: &&ServerRow| !["idle", "used"].contains(&s.state);
+        servers.iter().filter(is_busy).filter(|s| database.is_none_or(|d| s.database == d)).count()
+    }
+
+    /// Server connections that are closed as soon as they are free, since the way to the server has changed.
+    pub(crate) async fn outdated_servers(&self, database: Option<&str>) -> usize {
+        let servers = self.report(ReportKind::Servers).await.servers;
+        servers.iter().filter(|s| s.close_needed && database.is_none_or(|d| s.database == d)).count()
+    }
+
+    /// Counts what the console does.
+    pub(crate) fn count_console(&self, count: impl FnOnce(&mut Totals)) {
+        count(&mut self.console.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What each database has counted since the start.
+    fn totals(&self) -> BTreeMap<String, Totals> {
+        let mut totals: BTreeMap<String, Totals> = BTreeMap::new();
+        for pool in self.process.pools.all() {
+            let sum = totals.entry(pool.key.database.clone()).or_default();
+            pool.shards.iter().for_each(|shard| sum.add(&shard.stats));
+        }
+        let console = *self.console.lock().unwrap_or_else(PoisonError::into_inner);
+        totals.insert("pgbouncer".to_owned(), console);
+        totals
+    }
+
+    /// Every database with its totals and averages.
+    pub(crate) fn statistics(&self) -> Vec<(String, Totals, Totals)> {
+        let totals = self.totals();
+        let (over, mut recent) = self.history.window(self.process.clock.micros(), &totals);
+        let line = |(name, total): (String, Totals)| {
+            let average = recent.remove(&name).unwrap_or_default().averages(over);
+            (name, total, average)
+        };
+        totals.into_iter().map(line).collect()
+    }
+
+    /// The totals of all databases together, and their averages.
+    pub(crate) fn sums(&self) -> (Totals, Totals) {
+        let totals = self.totals();
+        let (over, recent) = self.history.window(self.process.clock.micros(), &totals);
+        let sum = |all: &BTreeMap<String, Totals>| {
+            all.values().fold(Totals::default(), |sum, totals| sum.plus(totals))
+        };
+        (sum(&totals), sum(&recent).averages(over))
+    }
+
+    /// A period of statistics is over. Returns averages over it.
+    pub(crate) fn period_over(&self) -> Totals {
+        self.history.tick(self.process.clock.micros(), self.totals())
+    }
+
+    /// The process takes no new clients.
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.process.shutting_down.load(Ordering::Acquire)
+    }
+
+    /// Ends the process: in the way asked for, or faster if it is asked for again.
+    pub(crate) fn shut_down(&self, how: Shutdown) {
+        self.process.shutting_down.store(true, Ordering::Release);
+        self.closing.send_replace(true);
+        if how == Shutdown::WaitForServers {
+            self.process.servers_closing.store(true, Ordering::Release);
+            self.pause(None);
+        }
+        self.shutdown.send_modify(|current| {
+            *current = match *current {
+                None => Some(how),
+                Some(_) => Some(Shutdown::Now),
+            }
+        });
+    }
+}

@@ -1,0 +1,146 @@
+//! SHOW CLIENTS and SHOW SERVERS.
+
+use super::{
+    super::result::{
+        Columns,
+        Kind::{Int4, Text},
+        Row,
+    },
+    text,
+};
+use crate::{
+    admin::commands::Commands,
+    config::PeerAddr,
+    worker::{process::pid_of, report::ReportKind},
+};
+
+pub(super) const COLUMNS: Columns = &[
+    ("type", Text),
+    ("user", Text),
+    ("database", Text),
+    ("replication", Text),
+    ("state", Text),
+    ("addr", Text),
+    ("port", Int4),
+    ("local_addr", Text),
+    ("local_port", Int4),
+    ("connect_time", Text),
+    ("request_time", Text),
+    ("wait", Int4),
+    ("wait_us", Int4),
+    ("close_needed", Int4),
+    ("ptr", Text),
+    ("link", Text),
+    ("remote_pid", Int4),
+    ("tls", Text),
+    ("application_name", Text),
+    ("prepared_statements", Int4),
+    ("id", Int4),
+];
+
+/// What names a connection: its id, within the bounds of the column `id`.
+fn pointer(id: u64) -> Option<String> {
+    text(format!("{:#x}", pid_of(id)))
+}
+
+pub(super) async fn clients(commands: &Commands) -> Vec<Row> {
+    let port_of_unix = commands.process.config().settings.listen_port;
+    let rows = commands.report(ReportKind::Clients).await.clients.into_iter().map(|c| -> Row {
+        let (addr, port, local, local_port, pid) = match &c.peer {
+            PeerAddr::Tcp { peer, local } => {
+                (peer.ip().to_string(), peer.port(), local.ip().to_string(), local.port(), 0)
+            }
+            PeerAddr::Unix { pid, .. } => {
+                ("unix".to_owned(), port_of_unix, "unix".to_owned(), port_of_unix, *pid)
+            }
+        };
+        vec![
+            text("C"),
+            text(c.user),
+            text(c.database),
+            text("none"),
+            text(c.state),
+            text(addr),
+            text(port),
+            text(local),
+            text(local_port),
+            time(c.connected_at),
+            time(c.request_at),
+            text(c.wait / 1_000_000),
+            text(c.wait % 1_000_000),
+            text(0),
+            pointer(c.id),
+            c.link.map_or(text(""), pointer),
+            text(pid),
+            text(c.tls),
+            text(c.application_name),
+            text(c.prepared_statements),
+            text(pid_of(c.id)),
+        ]
+    });
+    rows.collect()
+}
+
+pub(super) async fn servers(commands: &Commands) -> Vec<Row> {
+    let rows = commands.report(ReportKind::Servers).await.servers.into_iter().map(|s| -> Row {
+        vec![
+            text("S"),
+            text(s.user),
+            text(s.database),
+            text("none"),
+            text(s.state),
+            text(s.peer),
+            text(s.port),
+            text(s.local),
+            text(s.local_port),
+            time(s.connected_at),
+            time(s.request_at),
+            text(0),
+            text(0),
+            text(u8::from(s.close_needed)),
+            pointer(s.id),
+            s.link.map_or(text(""), pointer),
+            text(s.remote_pid),
+            text(s.tls),
+            text(s.application_name),
+            text(s.prepared_statements),
+            text(pid_of(s.id)),
+        ]
+    });
+    rows.collect()
+}
+
+/// Unix microseconds as `YYYY-MM-DD HH:MM:SS UTC`.
+pub(super) fn time(micros: u64) -> Option<String> {
+    let seconds = micros / 1_000_000;
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Days to civil date: Howard Hinnant, "chrono-compatible low-level date algorithms".
+    let z = days + 719_468;
+    let era = z / 146_097;
+    let doe = z % 146_097;
+    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
+    let year = yoe + era * 400 + u64::from(month <= 2);
+    let (h, m, s) = (rest / 3_600, rest / 60 % 60, rest % 60);
+    text(format!("{year:04}-{month:02}-{day:02} {h:02}:{m:02}:{s:02} UTC"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_dates() {
+        for (seconds, expected) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (1_709_164_800, "2024-02-29 00:00:00 UTC"),
+            (4_102_444_799, "2099-12-31 23:59:59 UTC"),
+        ] {
+            assert_eq!(time(seconds * 1_000_000).as_deref(), Some(expected), "{seconds}");
+        }
+    }
+}

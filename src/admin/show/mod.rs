@@ -1,0 +1,131 @@
+//! The SHOW commands: columns, types and order as in PgBouncer 1.25.
+
+mod connections;
+mod nodes;
+mod pools;
+mod settings;
+mod stats;
+
+use super::result::{
+    Columns,
+    Kind::{Int8, Text},
+    Row,
+};
+use crate::{admin::commands::Commands, config::PoolMode, worker::report::ReportKind};
+
+pub(super) use nodes::{WHY, why};
+
+/// Name under which the console shows itself among databases, pools and users, whatever it was called by.
+pub(crate) const CONSOLE: &str = "pgbouncer";
+
+/// What can be shown, and its columns; HELP has none.
+static SHOWS: &[(&str, Columns)] = &[
+    ("HELP", &[]),
+    ("VERSION", &[("version", Text)]),
+    ("POOLS", pools::POOLS),
+    ("CLIENTS", connections::COLUMNS),
+    ("SERVERS", connections::COLUMNS),
+    ("DATABASES", pools::DATABASES),
+    ("USERS", pools::USERS),
+    ("STATS", stats::STATS),
+    ("STATS_TOTALS", stats::STATS_TOTALS),
+    ("STATS_AVERAGES", stats::STATS_AVERAGES),
+    ("TOTALS", stats::TOTALS),
+    ("NODES", nodes::NODES),
+    ("ROUTES", nodes::ROUTES),
+    ("CONFIG", settings::CONFIG),
+    ("LISTS", &[("list", Text), ("items", Int8)]),
+    ("STATE", &[("key", Text), ("value", Text)]),
+    // What drivers ask every server for.
+    ("CLIENT_ENCODING", &[("client_encoding", Text)]),
+    ("DATESTYLE", &[("DateStyle", Text)]),
+    ("DEFAULT_TRANSACTION_ISOLATION", &[("default_transaction_isolation", Text)]),
+    ("EXTRA_FLOAT_DIGITS", &[("extra_float_digits", Text)]),
+    ("STANDARD_CONFORMING_STRINGS", &[("standard_conforming_strings", Text)]),
+    ("TIMEZONE", &[("TimeZone", Text)]),
+];
+
+/// Columns of `SHOW what` (upper case); `None` if there is no such thing.
+pub(super) fn columns(what: &str) -> Option<Columns> {
+    SHOWS.iter().find(|(name, _)| *name == what).map(|(_, columns)| *columns)
+}
+
+/// The rows of `SHOW what`.
+pub(super) async fn rows(commands: &Commands, what: &str) -> Vec<Row> {
+    match what {
+        "VERSION" => one(format!("pooler {}", env!("CARGO_PKG_VERSION"))),
+        "POOLS" => pools::pools(commands).await,
+        "CLIENTS" => connections::clients(commands).await,
+        "SERVERS" => connections::servers(commands).await,
+        "DATABASES" => pools::databases(commands),
+        "USERS" => pools::users(commands),
+        "STATS" => stats::stats(commands),
+        "STATS_TOTALS" => stats::totals_by_database(commands),
+        "STATS_AVERAGES" => stats::averages_by_database(commands),
+        "TOTALS" => stats::totals(commands),
+        "NODES" => nodes::nodes(commands),
+        "ROUTES" => nodes::routes(commands),
+        "CONFIG" => settings::config(commands),
+        "LISTS" => lists(commands).await,
+        "STATE" => state(commands),
+        "CLIENT_ENCODING" => one("UTF-8"),
+        "DATESTYLE" => one("ISO"),
+        "DEFAULT_TRANSACTION_ISOLATION" => one("read committed"),
+        "EXTRA_FLOAT_DIGITS" => one("1"),
+        "STANDARD_CONFORMING_STRINGS" => one("on"),
+        "TIMEZONE" => one("GMT"),
+        _ => Vec::new(),
+    }
+}
+
+fn text(value: impl ToString) -> Option<String> {
+    Some(value.to_string())
+}
+
+fn one(value: impl ToString) -> Vec<Row> {
+    vec![vec![text(value)]]
+}
+
+fn mode(mode: PoolMode) -> &'static str {
+    match mode {
+        PoolMode::Session => "session",
+        PoolMode::Transaction => "transaction",
+        PoolMode::Statement => "statement",
+    }
+}
+
+/// The console counts as a database with a pool, as in PgBouncer. What is "free" there are spare objects in its
+/// memory: here there are none.
+async fn lists(commands: &Commands) -> Vec<Row> {
+    let live = commands.process.config();
+    let servers = commands.report(ReportKind::Servers).await.servers.len();
+    let clients = commands.report(ReportKind::Clients).await.clients.len();
+    let connections = usize::try_from(commands.process.logins.limits.clients()).unwrap_or(0);
+    let items: [(&str, usize); 14] = [
+        ("databases", pools::shown_databases(commands).len() + 1),
+        ("users", live.users.len()),
+        ("peers", 0),
+        ("pools", commands.process.pools.all().len() + 1),
+        ("peer_pools", 0),
+        ("free_clients", 0),
+        ("used_clients", clients),
+        ("login_clients", connections.saturating_sub(clients)),
+        ("free_servers", 0),
+        ("used_servers", servers),
+        ("dns_names", 0),
+        ("dns_zones", 0),
+        ("dns_queries", 0),
+        ("dns_pending", 0),
+    ];
+    items.iter().map(|(list, n)| vec![text(list), text(n)]).collect()
+}
+
+fn state(commands: &Commands) -> Vec<Row> {
+    let paused = commands.process.pools.all_paused();
+    let word = |yes| text(if yes { "yes" } else { "no" });
+    vec![
+        vec![text("active"), word(!paused)],
+        vec![text("paused"), word(paused)],
+        vec![text("suspended"), word(false)],
+    ]
+}

@@ -1,0 +1,391 @@
+//! What all threads of the process share.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::runtime::Handle;
+
+use super::memory;
+use crate::{
+    client::login::LoginShared,
+    cluster::{self, Cluster, MonitorSettings},
+    config::{ClientPlacement, Config, Database, User},
+    net::tls::{ClientTls, ServerTls},
+    pool::{
+        Pool,
+        registry::{Context, Pools},
+    },
+    protocol::{BackendKeyData, ProtocolVersion},
+    server::{self, CancelTarget},
+    session::{params::Labels, state::Shared, statements::Registry},
+    worker::{
+        balance,
+        directory::{Directory, Place},
+        discovery::Discovery,
+        login::secret_length,
+        message::{Message, WorkerHandle},
+    },
+};
+
+/// Most worker threads.
+pub(crate) const MAX_WORKERS: usize = 1024;
+
+/// The pid in a client's cancel key: positive, as drivers expect. What proves anything is the secret.
+pub(crate) fn pid_of(client: u64) -> u32 {
+    u32::try_from(client & 0x7fff_ffff).unwrap_or(0)
+}
+
+fn expiry(now: u64, lifetime: Duration, random: u64) -> u64 {
+    if lifetime.is_zero() {
+        return u64::MAX;
+    }
+    let lifetime = u64::try_from(lifetime.as_micros()).unwrap_or(u64::MAX);
+    now.saturating_add(lifetime - random % (lifetime / 10).max(1))
+}
+
+/// Time since the process started, cheap to compare.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+    unix_start: u64,
+}
+
+impl Clock {
+    fn new() -> Self {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { start: Instant::now(), unix_start: u64::try_from(unix.as_micros()).unwrap_or(0) }
+    }
+
+    /// Microseconds since the start; never 0, which stands for "not".
+    pub(crate) fn micros(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX - 1) + 1
+    }
+
+    /// Unix time in microseconds.
+    pub(crate) fn unix_micros(&self) -> u64 {
+        self.unix_of(self.micros())
+    }
+
+    /// Unix time in microseconds of a time of this clock.
+    pub(crate) fn unix_of(&self, micros: u64) -> u64 {
+        self.unix_start + micros
+    }
+}
+
+/// What is replaced as a whole by a reload.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    pub(crate) config: Arc<Config>,
+    pub(crate) client_tls: Option<Arc<ClientTls>>,
+    pub(crate) server_tls: Arc<ServerTls>,
+}
+
+/// One per process.
+pub(crate) struct Process {
+    pub(crate) clock: Clock,
+    pub(crate) shared: Shared,
+    pub(crate) workers: Vec<WorkerHandle>,
+    pub(crate) pools: Pools,
+    pub(crate) directory: Directory,
+    pub(crate) discovery: Discovery,
+    pub(crate) logins: Arc<LoginShared>,
+    pub(crate) runtime: Handle,
+    /// No new clients; waiting for the old ones.
+    pub(crate) shutting_down: AtomicBool,
+    /// No servers for anyone any more: who waits for one is sent away.
+    pub(crate) servers_closing: AtomicBool,
+    live: RwLock<Live>,
+    ids: AtomicU64,
+    random: SystemRandom,
+    jitter: Mutex<RandomState>,
+}
+
+impl Process {
+    pub(crate) fn new(
+        live: Live,
+        workers: Vec<WorkerHandle>,
+        logins: Arc<LoginShared>,
+        runtime: Handle,
+    ) -> Self {
+        let random = SystemRandom::new();
+        let mut token = [0; 4];
+        // Only makes names differ between processes; zeros would do too.
+        let _ = random.fill(&mut token);
+        Self {
+            clock: Clock::new(),
+            shared: Shared { registry: Registry::new(u32::from_ne_bytes(token)), labels: Labels::default() },
+            pools: Pools::new(workers.len()),
+            directory: Directory::default(),
+            discovery: Discovery::default(),
+            workers,
+            logins,
+            runtime,
+            shutting_down: AtomicBool::new(false),
+            servers_closing: AtomicBool::new(false),
+            live: RwLock::new(live),
+            ids: AtomicU64::new(1),
+            random,
+            jitter: Mutex::new(RandomState::new()),
+        }
+    }
+
+    /// Configuration and TLS in force.
+    pub(crate) fn live(&self) -> Live {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The configuration in force.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.live.read().unwrap_or_else(PoisonError::into_inner).config)
+    }
+
+    /// Replaces configuration and TLS.
+    pub(crate) fn set_live(&self, live: Live) {
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
+    }
+
+    /// Tells every worker that configuration or pools have changed.
+    pub(crate) fn refresh(&self) {
+        let config = self.config();
+        for worker in &self.workers {
+            worker.send(Message::Refresh { config: Arc::clone(&config) });
+        }
+    }
+
+    /// The pool for a login, with the settings in force, although the login began under older ones.
+    pub(crate) fn pool(&self, database: &Arc<Database>, user: &User) -> Arc<Pool> {
+        let live = self.live();
+        let current = live.config.resolve_database(&database.name);
+        let context = Context { config: &live.config, tls: &live.server_tls };
+        let pool = self.pools.pool(context, current.as_ref().unwrap_or(database), user);
+        let now = self.live();
+        if current.is_none() || !Arc::ptr_eq(&now.config, &live.config) {
+            // A reload has removed the database, or may have missed the new pool.
+            self.pools.settle(Context { config: &now.config, tls: &now.server_tls }, &pool);
+        }
+        self.keep_minimum(&pool);
+        pool
+    }
+
+    /// Starts to watch the nodes of a pool's database, once.
+    pub(crate) fn watch(self: &Arc<Self>, pool: &Arc<Pool>) {
+        let Some(seat) = &pool.seat else { return };
+        if seat.cluster.monitored.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (cluster, first) = (Arc::clone(&seat.cluster), Arc::clone(pool));
+        self.runtime.spawn(tell_workers(Arc::downgrade(self), Arc::clone(&cluster)));
+        self.runtime.spawn(wake_readers(Arc::downgrade(self), Arc::clone(&cluster)));
+        let spec_of = move |node| {
+            // Nodes are watched as the first user of the database, with whatever proves who that is.
+            let pool = first.seat.as_ref().and_then(|seat| seat.sibling(node));
+            let mut spec = pool.as_ref().unwrap_or(&first).connect_spec();
+            spec.connect_query = None;
+            spec.parameters = vec![
+                ("application_name".to_owned(), "pooler".to_owned()),
+                ("client_encoding".to_owned(), "UTF8".to_owned()),
+            ];
+            spec
+        };
+        let process = Arc::downgrade(self);
+        let settings = move || match process.upgrade() {
+            Some(process) => {
+                let settings = &process.config().settings;
+                MonitorSettings {
+                    check_interval: settings.node_check_interval,
+                    check_timeout: settings.node_check_timeout,
+                }
+            }
+            None => MonitorSettings::default(),
+        };
+        self.runtime.spawn(cluster::keep_catalog(Arc::clone(&cluster), spec_of.clone()));
+        self.runtime.spawn(cluster::monitor(cluster, spec_of, settings));
+    }
+
+    /// Puts the configuration in force for pools and workers. Returns the databases that are gone.
+    pub(crate) fn renew_pools(self: &Arc<Self>, tls_changed: bool) -> Vec<String> {
+        let live = self.live();
+        let context = Context { config: &live.config, tls: &live.server_tls };
+        let reloaded = self.pools.reload(context, tls_changed);
+        self.take_in(&reloaded.renewed);
+        self.refresh();
+        self.discover();
+        reloaded.removed
+    }
+
+    /// Sees to pools that have taken the place of others.
+    pub(crate) fn take_in(self: &Arc<Self>, renewed: &[Arc<Pool>]) {
+        for pool in renewed {
+            self.watch(pool);
+            self.keep_minimum(pool);
+        }
+    }
+
+    /// Lets the first worker know of a pool whose min_pool_size it is to see to, here and on the other nodes.
+    pub(crate) fn keep_minimum(&self, pool: &Arc<Pool>) {
+        let Some(worker) = self.workers.first() else { return };
+        if pool.settings().min_size == 0 || pool.kept.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        worker.send(Message::Grow { pool: Arc::clone(pool) });
+        if let Some(seat) = &pool.seat {
+            seat.pools().for_each(|pool| self.keep_minimum(&pool));
+        }
+    }
+
+    /// Next number for a client or server: one counter for both, as in PgBouncer.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A number for a client whose pid (see [`pid_of`]) is nobody else's.
+    pub(crate) fn new_client(&self, place: Place) -> u64 {
+        loop {
+            let id = self.next_id();
+            if self.directory.claim(pid_of(id), place).is_some() {
+                return id;
+            }
+        }
+    }
+
+    /// The worker for a new client; counts one more there. `moves`: the client may go to another one later.
+    pub(crate) fn place(&self, moves: bool) -> Option<&WorkerHandle> {
+        let even = !moves || self.config().settings.client_placement == ClientPlacement::Even;
+        let handle = balance::place(&self.workers, even)?;
+        handle.clients.fetch_add(1, Ordering::Relaxed);
+        Some(handle)
+    }
+
+    /// A new secret for a cancel key.
+    pub(crate) fn cancel_secret(&self, protocol: ProtocolVersion) -> Box<[u8]> {
+        let mut secret = vec![0; secret_length(protocol)];
+        if self.random.fill(&mut secret).is_err() {
+            // Without randomness a key must match nothing.
+            return Box::default();
+        }
+        secret.into()
+    }
+
+    /// When a server that is opened now is too old: its lifetime, less up to a tenth, so that servers that were opened
+    /// together do not end together. Without a lifetime it is closed after its first use, however late that is.
+    pub(crate) fn expiry(&self, server: u64, now: u64, lifetime: Duration) -> u64 {
+        let random = self.jitter.lock().unwrap_or_else(PoisonError::into_inner).hash_one(server);
+        expiry(now, lifetime, random)
+    }
+
+    /// Logs in to a server off the workers; the worker gets the result. Its place has been reserved.
+    pub(crate) fn connect_server(self: &Arc<Self>, worker: usize, pool: &Arc<Pool>) {
+        let (process, pool) = (Arc::clone(self), Arc::clone(pool));
+        self.runtime.spawn(async move {
+            // In this order: a change in between makes the result outdated, never wrong.
+            let outdated = pool.outdated();
+            let generation = pool.generation.load(Ordering::Acquire);
+            let spec = pool.connect_spec();
+            tracing::debug!(
+                database = pool.key.database,
+                user = pool.key.user,
+                host = spec.address.host,
+                port = spec.address.port,
+                "connecting to server"
+            );
+            let result = tokio::select! {
+                result = server::connect(&spec) => Some(result.map(Box::new)),
+                // Another server is asked now: no reason to wait for this one, which may never answer.
+                () = outdated => None,
+            };
+            if matches!(result, Some(Ok(_))) && process.config().settings.log_connections {
+                tracing::info!(
+                    database = pool.key.database,
+                    user = pool.key.user,
+                    host = spec.address.host,
+                    port = spec.address.port,
+                    "new connection to server"
+                );
+            }
+            if let Some(handle) = process.workers.get(worker) {
+                handle.send(Message::Connected { pool, generation, result });
+            }
+        });
+    }
+
+    /// Sends a cancel request by itself: nobody waits for it.
+    pub(crate) fn cancel_server(&self, target: &Arc<CancelTarget>, key: &BackendKeyData) {
+        let (target, key) = (Arc::clone(target), key.clone());
+        let limit = self.config().settings.cancel_wait_timeout;
+        self.runtime.spawn(async move {
+            if let Err(error) = server::cancel(&target, &key, limit).await {
+                tracing::warn!("cancel request failed: {error}");
+            }
+        });
+    }
+
+    /// Many clients have left: gives back what they used.
+    pub(crate) fn trim_memory(&self) {
+        self.runtime.spawn_blocking(memory::trim);
+    }
+
+    /// A server was closed: its place may be what another worker waits for.
+    pub(crate) fn server_closed(&self, worker: usize, pool: &Arc<Pool>) {
+        for (other, shard) in pool.shards.iter().enumerate() {
+            if other != worker
+                && shard.waiting_since.load(Ordering::Acquire) > 0
+                && let Some(handle) = self.workers.get(other)
+            {
+                handle.send(Message::Grow { pool: Arc::clone(pool) });
+            }
+        }
+    }
+}
+
+/// Lets the workers know of changes, as long as the cluster is in use.
+async fn tell_workers(process: Weak<Process>, cluster: Arc<Cluster>) {
+    let mut generation = 0;
+    while !cluster.is_stopped() {
+        generation = cluster.changed_since(generation).await;
+        let Some(process) = process.upgrade() else { return };
+        process.discovery.hurry();
+        for worker in &process.workers {
+            worker.send(Message::ClusterChanged { cluster: Arc::clone(&cluster) });
+        }
+    }
+}
+
+/// Lets the workers know when reads that wait for a replica may go on.
+async fn wake_readers(process: Weak<Process>, cluster: Arc<Cluster>) {
+    loop {
+        // Before the question, so that no end is missed.
+        let advanced = cluster.advanced();
+        if cluster.is_stopped() {
+            return;
+        }
+        advanced.await;
+        if cluster.take_waiting() {
+            let Some(process) = process.upgrade() else { return };
+            process.workers.iter().for_each(|worker| worker.send(Message::ClusterAdvanced));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // S52: servers that were opened together do not end together.
+    #[test]
+    fn lifetimes_are_spread_over_their_last_tenth() {
+        let hour = Duration::from_secs(3600);
+        let micros = 3_600_000_000;
+        assert_eq!(expiry(7, hour, 0), 7 + micros);
+        assert_eq!(expiry(7, hour, micros / 10 - 1), 7 + micros - micros / 10 + 1);
+        assert_eq!(expiry(7, hour, micros / 10), 7 + micros);
+        assert_eq!(expiry(7, Duration::from_micros(3), u64::MAX), 10);
+        assert_eq!(expiry(7, Duration::ZERO, 1), u64::MAX);
+    }
+}

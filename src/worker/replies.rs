@@ -1,0 +1,198 @@
+//! From a server to its client: reading replies, passing them on, and what they change.
+
+use super::{
+    READS_PER_TURN, Worker,
+    client::ClientState,
+    relay::{rest_of, reusable},
+    release::ClientError,
+    routed::Replied,
+    server::ServerState,
+};
+use crate::{
+    config::PoolMode,
+    protocol::TransactionStatus,
+    session::{downstream::Downstream, outgoing::Outgoing},
+};
+
+impl Worker {
+    /// Reads what a server sent, as long as its client takes it.
+    pub(super) fn server_readable(&mut self, slot: usize) {
+        for turn in 0.. {
+            let Some(server) = self.servers.get(slot) else { return };
+            if !server.conn.readable {
+                return;
+            }
+            // A read further up has it, and a read of nothing would look like the end.
+            if self.buffer.is_empty() {
+                return self.look_later_at_server(slot);
+            }
+            if let ServerState::Active(client) = server.state
+                && self.clients.get(client).is_some_and(|c| !c.takes_more())
+            {
+                return;
+            }
+            // Others get their turn too.
+            if turn == READS_PER_TURN {
+                return self.look_later_at_server(slot);
+            }
+            self.read_server(slot);
+        }
+    }
+
+    fn read_server(&mut self, slot: usize) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let (n, eof) = match server.conn.read(&mut buffer) {
+            Ok(read) => (read.n, read.eof),
+            Err(_) => (0, true),
+        };
+        if server.pending.is_empty() {
+            let input = buffer.get(..n).unwrap_or_default();
+            let used = self.deliver(slot, input);
+            if let Some(server) = self.servers.get_mut(slot) {
+                server.pending.extend_from_slice(input.get(used..).unwrap_or_default());
+            }
+        } else {
+            let mut input = std::mem::take(&mut server.pending);
+            input.extend_from_slice(buffer.get(..n).unwrap_or_default());
+            let used = self.deliver(slot, &input);
+            input.drain(..used);
+            if let Some(server) = self.servers.get_mut(slot) {
+                server.pending = rest_of(input);
+            }
+        }
+        self.buffer = buffer;
+        if eof {
+            self.server_gone(slot);
+        }
+    }
+
+    /// Passes a server's bytes to its client. Returns how many were used.
+    pub(super) fn deliver(&mut self, slot: usize, input: &[u8]) -> usize {
+        let Some(server) = self.servers.get_mut(slot) else { return input.len() };
+        let client_slot = match server.state {
+            ServerState::Active(client) => Some(client),
+            _ => None,
+        };
+        let client = client_slot.and_then(|c| self.clients.get_mut(c));
+        let session = client.map_or(&mut self.nobody, |client| &mut client.session);
+        let mut staging = std::mem::take(&mut self.staging);
+        staging.clear();
+        let mut out = Outgoing::new(input, &mut staging);
+        let mut downstream = Downstream::new(session, &mut server.session, &self.process.shared);
+        let result = downstream.translate(input, &mut out);
+        let (transactions, ready, fatal) = (downstream.transactions, downstream.ready, downstream.fatal);
+        let (error, told) = (downstream.error, Replied::of(&downstream));
+        if !downstream.request.is_empty() {
+            // If the server is gone, reading will tell.
+            let _ = server.conn.send(&downstream.request);
+        }
+        let bytes = out.finish();
+        self.note_replies(slot, told);
+        let passes = self.hold_back(slot, bytes, ready, error);
+        let client = client_slot.and_then(|c| self.clients.get_mut(c));
+        let failed = match (client, passes) {
+            (Some(client), Some(bytes)) if !bytes.is_empty() => client.conn.send(&bytes).is_err(),
+            _ => false,
+        };
+        let passed = bytes.len();
+        self.staging = reusable(staging);
+        self.count_reply(slot, input.len(), transactions, ready, conn_less(client_slot, passed));
+        if let (true, Some(client)) = (failed, client_slot) {
+            self.close_client(client, "client unexpected eof");
+        }
+        let used = match result {
+            Ok(used) => used,
+            Err(broken) => {
+                self.server_broken(slot, broken.0);
+                return input.len();
+            }
+        };
+        if fatal && let Some(server) = self.servers.get_mut(slot) {
+            server.session.spoiled = Some("server closed the connection");
+        }
+        self.after_reply(slot);
+        used
+    }
+
+    fn count_reply(&mut self, slot: usize, read: usize, transactions: u64, ready: u64, wasted: usize) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        server.drained += wasted;
+        let Some(stats) = server.pool.shards.get(self.id).map(|s| &s.stats) else { return };
+        stats.sent.add(u64::try_from(read).unwrap_or(0));
+        if ready > 0 {
+            server.answered = self.now;
+            stats.query_time.add(self.now.saturating_sub(server.query_start));
+            server.query_start = if server.session.pipeline.is_empty() { 0 } else { self.now };
+        }
+        if transactions > 0 {
+            stats.transactions.add(transactions);
+            stats.transaction_time.add(self.now.saturating_sub(server.transaction_start));
+            server.transaction_start = self.now;
+        }
+    }
+
+    /// The state of a server may have changed with what it said.
+    fn after_reply(&mut self, slot: usize) {
+        let Some(server) = self.servers.get(slot) else { return };
+        if !server.deferred_cancels.is_empty() && !server.session.pipeline.front_is_own_query() {
+            self.start_deferred_cancels(slot);
+        }
+        let Some(server) = self.servers.get(slot) else { return };
+        match server.state {
+            ServerState::Active(client) => self.after_client_reply(slot, client),
+            ServerState::Testing | ServerState::Resetting if server.session.is_free() => {
+                self.own_query_done(slot);
+            }
+            ServerState::Draining => self.go_on_draining(slot),
+            ServerState::Idle
+                if !server.session.pipeline.is_empty() || server.session.why_spoiled().is_some() =>
+            {
+                self.close_server(slot, "unexpected message on an idle server");
+            }
+            _ => {}
+        }
+    }
+
+    fn after_client_reply(&mut self, slot: usize, client_slot: usize) {
+        if self.replay_failed(slot) {
+            return;
+        }
+        let (Some(server), Some(client)) = (self.servers.get(slot), self.clients.get(client_slot)) else {
+            return;
+        };
+        if let ClientState::LoginLinked(_) = client.state {
+            if server.session.is_free() {
+                self.login_parameters_tried(client_slot, slot);
+            }
+            return;
+        }
+        if server.session.injected_failed.is_some() {
+            return self.settings_refused(client_slot, slot);
+        }
+        if client.session.held {
+            return self.go_on_with_held(client_slot);
+        }
+        let mode = client.mode;
+        if mode == PoolMode::Statement && server.session.status != TransactionStatus::Idle {
+            return self.fail_client(client_slot, &ClientError::TransactionInStatementMode);
+        }
+        let kept = mode == PoolMode::Session || server.session.pinned.is_some();
+        if !kept && server.session.is_free() && client.session.passing == 0 {
+            self.release(client_slot, slot);
+        }
+    }
+
+    /// The server has said more: the message that waited for it may go on. The server stays until it has.
+    fn go_on_with_held(&mut self, slot: usize) {
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.session.held = false;
+        }
+        self.look_later_at_client(slot);
+    }
+}
+
+/// Bytes that had no client to go to.
+fn conn_less(client: Option<usize>, passed: usize) -> usize {
+    if client.is_none() { passed } else { 0 }
+}

@@ -1,0 +1,183 @@
+//! What a client has asked for about routing, and what it has seen and written so far.
+
+use super::{
+    answer::{Answer, invalid_value},
+    begin::HeldBegin,
+    decision::Decision,
+    own::Own,
+    release::ClientError,
+    replay::Elsewhere,
+    tokens::assign_token,
+};
+use crate::{
+    cluster::{Token, floors::Changes},
+    config::{ReadConsistency, Route, value_of},
+    sql::PoolerStatement,
+};
+
+/// What a client's requests have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Routing {
+    pub(super) route: Option<Route>,
+    pub(super) consistency: Option<ReadConsistency>,
+    /// Its reads see everything up to here.
+    pub(super) read_after: Option<Token>,
+    /// What it asks of pooler itself.
+    pub(super) own: Own,
+    /// Epoch of its own last write.
+    pub(super) floor: u64,
+    /// The replica that it read from last, and the epoch then.
+    pub(super) last: Option<(usize, u64)>,
+    /// It may have seen there what had not been acknowledged by the end of this epoch, and the primary may not show yet; or 0.
+    pub(super) ahead: u64,
+    /// What it has seen on the primary.
+    pub(super) shown: Shown,
+    /// It has left something on the primary that its reads may depend on.
+    pub(super) attached: bool,
+    /// It has begun a transaction that no server knows of.
+    pub(super) begin: Option<HeldBegin>,
+    /// Its request has failed on a replica, so many times, and goes elsewhere.
+    pub(super) tries: u8,
+    pub(super) elsewhere: Option<Elsewhere>,
+    /// Its request waits for a replica.
+    pub(super) waiting: Option<WaitingRead>,
+    /// Why its last request went where it went.
+    pub(crate) why: Decision,
+}
+
+/// What a client has seen on the primary before it was acknowledged: to it replicas must show no less.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Shown {
+    /// Replicas that have caught more than this show it.
+    pub(super) epoch: u64,
+    /// Of the relations in question; see [`Changes::mask`].
+    relations: u64,
+}
+
+impl Shown {
+    pub(super) fn add(&mut self, epoch: u64, reads: &Changes) {
+        *self = Self { epoch, relations: self.relations | reads.mask() };
+    }
+
+    /// What a replica must have caught to show it to a reader of these.
+    pub(super) fn floor(self, reads: u64) -> u64 {
+        if self.relations & reads == 0 { 0 } else { self.epoch }
+    }
+}
+
+/// A request that waits for a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WaitingRead {
+    /// The replica must have caught more than this.
+    pub(super) floor: u64,
+    pub(super) since: u64,
+}
+
+impl Routing {
+    /// A request was sent that may leave something behind.
+    pub(super) fn note(&mut self, attaches: bool) {
+        self.attached |= attaches;
+    }
+
+    /// Its request goes to any node but this.
+    pub(super) fn avoid(&mut self, node: usize) {
+        self.elsewhere = Some(Elsewhere::NotTo(node));
+    }
+
+    /// DISCARD ALL: nothing is left behind.
+    pub(super) fn detach(&mut self) {
+        self.attached = false;
+    }
+
+    /// Carries out a SET or RESET.
+    pub(super) fn apply(&mut self, statement: &PoolerStatement) -> Answer {
+        let (name, value, tag) = match statement {
+            PoolerStatement::Set { name, value, .. } => (name, Some(value), "SET"),
+            PoolerStatement::Reset { name } => (name, None, "RESET"),
+            PoolerStatement::Show { name } => return Answer::unknown(name),
+            PoolerStatement::Unclear => return Answer::unclear(),
+        };
+        let hint = match &**name {
+            "pooler.route" => "Values: auto, primary, replica.",
+            "pooler.read_after" => "A token that SHOW pooler.lsn has given, as 1:0/301E018, or nothing.",
+            "pooler.read_consistency" => "Values: strict, fresh, session, eventual, primary.",
+            _ => return Answer::unknown(name),
+        };
+        match (self.set(name, value.map(|value| &**value)), value) {
+            (false, Some(value)) => Answer::invalid(name, value, hint),
+            _ => Answer::Done(tag),
+        }
+    }
+
+    /// What a client asks for when it logs in (`options=-c pooler.route=primary`); the server need not know.
+    pub(super) fn at_login(parameters: &mut Vec<(String, String)>) -> Result<Self, ClientError> {
+        let mut routing = Self::default();
+        let mut wrong = None;
+        parameters.retain(|(name, value)| {
+            let name = name.to_ascii_lowercase();
+            let own = name.starts_with("pooler.");
+            if own && !routing.set(&name, Some(value)) {
+                wrong = Some(invalid_value(&name, value));
+            }
+            !own
+        });
+        match wrong {
+            Some(message) => Err(ClientError::Parameter(message)),
+            None => Ok(routing),
+        }
+    }
+
+    /// `None`: back to what is configured. False if there is no such name or value.
+    fn set(&mut self, name: &str, value: Option<&str>) -> bool {
+        match name {
+            "pooler.route" => assign(&mut self.route, value, |word| value_of(word, Route::WORDS)),
+            "pooler.read_after" => assign_token(&mut self.read_after, value),
+            "pooler.read_consistency" => {
+                assign(&mut self.consistency, value, |word| value_of(word, ReadConsistency::WORDS))
+            }
+            _ => false,
+        }
+    }
+
+    /// In another cluster: what its client has asked for. All that it has written or seen was before the end of this epoch.
+    pub(super) fn moved(self, epoch: u64) -> Self {
+        let Self { route, consistency, read_after, begin, attached, own, .. } = self;
+        let (own, last) = (own.moved(), Some((usize::MAX, epoch)));
+        Self { route, consistency, read_after, begin, attached, own, floor: epoch, last, ..Self::default() }
+    }
+
+    /// It has read from a replica; `more` than what has been acknowledged, perhaps.
+    pub(crate) fn read_from(&mut self, node: usize, epoch: u64, more: bool) {
+        self.answered();
+        self.last = Some((node, epoch));
+        if more {
+            self.ahead = epoch;
+        }
+    }
+
+    /// Its request has been answered.
+    pub(crate) fn answered(&mut self) {
+        self.tries = 0;
+        self.elsewhere = None;
+        self.waiting = None;
+    }
+
+    /// It has written.
+    pub(crate) fn wrote(&mut self, epoch: u64) {
+        self.floor = epoch;
+    }
+}
+
+/// False, and nothing is changed, if the text stands for no value.
+pub(super) fn assign<T>(
+    setting: &mut Option<T>,
+    text: Option<&str>,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> bool {
+    let value = text.map(read);
+    let known = value.as_ref().is_none_or(Option::is_some);
+    if known {
+        *setting = value.flatten();
+    }
+    known
+}

@@ -1,0 +1,12 @@
+CREATE EXTENSION pg_trgm; CREATE EXTENSION citext; CREATE EXTENSION hstore; CREATE EXTENSION "uuid-ossp";
+CREATE EXTENSION pgcrypto; CREATE EXTENSION unaccent; CREATE EXTENSION ltree; CREATE EXTENSION cube;
+CREATE EXTENSION fuzzystrmatch; CREATE EXTENSION dblink; CREATE EXTENSION pg_stat_statements; CREATE EXTENSION pageinspect;
+CREATE EXTENSION tablefunc; CREATE EXTENSION postgres_fdw; CREATE EXTENSION intarray; CREATE EXTENSION btree_gist;
+CREATE EXTENSION btree_gin; CREATE EXTENSION isn; CREATE EXTENSION seg; CREATE EXTENSION earthdistance; CREATE EXTENSION lo;
+CREATE EXTENSION moddatetime;
+CREATE TABLE words (w citext, at timestamptz);
+CREATE TRIGGER stamp BEFORE UPDATE ON words FOR EACH ROW EXECUTE FUNCTION moddatetime(at);
+CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (dbname 'postgres');
+CREATE TABLE parent_of_remote (x int);
+CREATE FOREIGN TABLE remote () INHERITS (parent_of_remote) SERVER elsewhere;
+CREATE VIEW view_of_remote AS SELECT * FROM parent_of_remote;
