@@ -15,7 +15,10 @@ use crate::{
     cli::{Source, Verbosity},
     client::login::LoginShared,
     config::{Loaded, LogFormat, Settings},
-    net::tls::{ClientTls, ServerTls},
+    net::{
+        timer::Timer,
+        tls::{ClientTls, ServerTls},
+    },
     worker::{
         Worker, memory,
         message::{Message, WorkerHandle},
@@ -158,16 +161,17 @@ fn start_workers(
         let poll = Poll::new()?;
         let (handle, inbox) = WorkerHandle::new(Waker::new(poll.registry(), crate::worker::WAKER)?);
         handles.push(handle);
-        parts.push((poll, inbox));
+        let timer = Timer::register(poll.registry(), crate::worker::TIMER)?;
+        parts.push((poll, timer, inbox));
     }
     let logins = Arc::new(LoginShared::new()?);
     logins.limits.keep_descriptors_from(descriptors::raise_limit(live.config.settings.max_client_conn));
     let process = Arc::new(Process::new(live, handles, logins, runtime.handle().clone()));
     let mut threads = Vec::new();
-    for (id, (poll, inbox)) in parts.into_iter().enumerate() {
+    for (id, (poll, timer, inbox)) in parts.into_iter().enumerate() {
         let worker_process = Arc::clone(&process);
         let body = move || {
-            if let Err(error) = Worker::new(id, poll, inbox, worker_process).run() {
+            if let Err(error) = Worker::new(id, poll, timer, inbox, worker_process).run() {
                 tracing::error!("worker {id} cannot wait for events: {error}");
             }
         };

@@ -152,12 +152,14 @@ impl Latency {
     /// Microseconds; 0: nothing is known.
     fn at(&self, now: Duration) -> u64 {
         let noted = self.noted.load(Ordering::Relaxed);
-        let age = millis(now).saturating_sub(noted & u64::from(u32::MAX));
+        let age = millis(now).wrapping_sub(noted) & u64::from(u32::MAX);
+        // Noted a moment later, by another worker.
+        let age = if age > u64::from(u32::MAX) - HALF_LIFE { 0 } else { age };
         (noted >> 32) >> (age / HALF_LIFE).min(63)
     }
 }
 
-/// In 32 bits there is room for 49 days; what was noted before may count for longer than it should, once.
+/// In 32 bits there is room for 49 days; then it begins anew, and ages are told by the difference.
 fn millis(now: Duration) -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(0) & u64::from(u32::MAX)
 }
@@ -266,6 +268,11 @@ mod tests {
         assert_eq!(latency.at(at(9000)), u64::from(u32::MAX));
         // Of more than an hour nothing is left after ten seconds.
         assert_eq!(latency.at(at(19_000)), 0);
+        // The clock of 32 bits begins anew, and another worker's is a moment ahead.
+        let end = 1 << 32;
+        latency.note(800, at(end - 56));
+        let ages = [end - 57, end - 56, end + 200, end + 9000].map(|now| latency.at(at(now)));
+        assert_eq!(ages, [800, 800, 400, 0]);
     }
 
     /// Which of two that are alike is asked is a matter of chance: one that is a little faster does not get everything.

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -44,8 +45,11 @@ impl Config {
     /// Reads a `pooler.toml` and the files that it refers to.
     pub fn load(path: &Path) -> Result<Loaded, Problems> {
         let bytes = fs::read(path).map_err(|error| {
-            Problem::in_file(path, format!("cannot read the file: {error}"))
-                .remedy("name the configuration with -c FILE; pooler.toml.example is a start")
+            let remedy = match error.kind() {
+                ErrorKind::PermissionDenied => "let the user that pooler runs as read it (chown, chmod)",
+                _ => "name the configuration with -c FILE; pooler.toml.example is a start",
+            };
+            Problem::in_file(path, format!("cannot read the file: {error}")).remedy(remedy)
         })?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
@@ -57,14 +61,21 @@ impl Config {
 
     /// As `load`, for a text that is already there.
     pub fn from_text(path: &Path, text: &str, environment: Environment<'_>) -> Result<Loaded, Problems> {
+        if let Some(line) = text.lines().position(|line| line.trim() == "[pgbouncer]") {
+            let found = "this is a configuration of PgBouncer, which pooler does not read yet";
+            let remedy = "write its settings into a pooler.toml: most names are the same (docs/settings.md)";
+            return Err(Problem::in_file(path, found).at(Some(line + 1)).remedy(remedy).into());
+        }
         let mut reader = Reader::new(path, text, environment);
         let (root, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             // The message never quotes the text, which may be a password.
             let line = error.span().map(|span| reader.line(span.start));
-            reader.problems.push(Problem::in_file(path, error.message()).at(line).remedy(
-                "texts need quotes (host = \"db1\"), tables start with [name], each key stands once in its table",
-            ));
+            let remedy = match error.message() {
+                "duplicate key" => "each key stands once in its table, and each table once: remove one",
+                _ => "texts need quotes (host = \"db1\"), tables start with [name]",
+            };
+            reader.problems.push(Problem::in_file(path, error.message()).at(line).remedy(remedy));
         }
         reader.read_root(root.get_ref());
         reader.read_auth_file();

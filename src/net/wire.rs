@@ -3,7 +3,10 @@
 //! Whoever reads must go on until the socket is drained: [`Read::drained`] says so without the extra call
 //! that would only return "would block".
 
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::{
+    io::{self, ErrorKind, Read as _, Write as _},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+};
 
 use mio::{Interest, Registry, Token, event::Source};
 
@@ -93,6 +96,15 @@ impl Wire {
         }
     }
 
+    /// From now on an event says that so many bytes are there to be read, or the end.
+    pub fn wake_at(&self, bytes: usize) -> io::Result<()> {
+        match &self.socket {
+            PollSocket::Tcp(tcp) => set_low_water_mark(tcp.as_fd(), bytes),
+            // unix(7) sockets know no such mark.
+            PollSocket::Unix(_) => Err(ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// TLS holds records that the socket did not take.
     pub fn has_unsent(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.wants_write())
@@ -140,6 +152,24 @@ impl io::Write for PollSocket {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// SO_RCVLOWAT (socket(7)), which `socket2` does not have.
+fn set_low_water_mark(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    let value = libc::c_int::try_from(bytes).map_err(io::Error::other)?;
+    let size = std::mem::size_of_val(&value);
+    // SAFETY: setsockopt(2) on an open socket, with a pointer to a living integer and its size.
+    #[allow(unsafe_code)]
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            std::ptr::from_ref(&value).cast(),
+            libc::socklen_t::try_from(size).unwrap_or(4),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn read_socket(socket: &mut PollSocket, buf: &mut [u8]) -> io::Result<Read> {

@@ -56,8 +56,7 @@ impl Worker {
     pub(super) fn refuse_waiting(&mut self, slot: usize, refusal: Refusal) {
         self.dequeue(slot);
         let Some(client) = self.clients.get_mut(slot) else { return };
-        client.state = ClientState::Idle;
-        client.since = self.now;
+        client.part(self.now);
         client.discarding = Discarding::Request(refusal);
         self.client_readable(slot);
         // It may have waited with what asks for nothing: its next request is not the one that was cancelled.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{
     Worker,
-    client::{Client, ClientState},
+    client::ClientState,
+    server::{Server, ServerState},
 };
 use crate::{
     cluster::Cluster,
@@ -48,6 +49,9 @@ impl Worker {
             self.look_for_node_again(slot, cluster);
             self.settle();
         }
+        // Those who are held again are in it twice.
+        self.held.sort_unstable();
+        self.held.dedup();
     }
 
     /// Nodes that are up need not make up for the logins that failed while they were not.
@@ -80,14 +84,9 @@ impl Worker {
 
     /// Clients that no node could serve try again: replicas may have caught up meanwhile.
     pub(super) fn look_for_nodes(&mut self) {
-        // Where no database has nodes, thousands of clients need not be looked through.
-        if self.shards.iter().all(|shard| shard.seat.is_none()) {
-            return;
-        }
-        let held = self.clients.iter().filter(|(_, client)| matches!(client.state, ClientState::Held));
-        let held: Vec<usize> = held.map(|(slot, _)| slot).collect();
-        for slot in held {
-            let cluster = self.clients.get(slot).and_then(|client| self.cluster_of(client)).map(Arc::clone);
+        for slot in std::mem::take(&mut self.held) {
+            let client = self.clients.get(slot).filter(|client| matches!(client.state, ClientState::Held));
+            let cluster = client.and_then(|client| self.cluster_of(client)).map(Arc::clone);
             if let Some(cluster) = cluster {
                 self.look_for_node_again(slot, &cluster);
                 self.settle();
@@ -98,14 +97,14 @@ impl Worker {
 
     /// Read-only transactions whose replica had not caught up look again, and who waits for the primary's position.
     fn look_at_open_reads(&mut self) {
-        let waits = |client: &Client| {
-            let server =
-                client.state.server().filter(|_| client.session.held).and_then(|s| self.servers.get(s));
+        let waits = |server: &Server| {
+            let ServerState::Active(slot) = server.state else { return None };
+            let client = self.clients.get(slot).filter(|client| client.session.held)?;
             let asks = client.routing.as_ref().is_some_and(|routing| routing.own.asked.is_some());
-            server.is_some_and(|s| (s.routed.as_replica || asks) && s.session.pipeline.is_empty())
+            ((server.routed.as_replica || asks) && server.session.pipeline.is_empty()).then_some(slot)
         };
-        let waiting = self.clients.iter().filter(|(_, client)| waits(client));
-        let waiting: Vec<usize> = waiting.map(|(slot, _)| slot).collect();
+        // Not by the clients: there may be thousands of them.
+        let waiting: Vec<usize> = self.servers.iter().filter_map(|(_, server)| waits(server)).collect();
         for slot in waiting {
             if let Some(client) = self.clients.get_mut(slot) {
                 client.session.held = false;
@@ -127,6 +126,14 @@ impl Worker {
         self.begin_again(slot);
     }
 
+    /// Nothing came of what it has sent.
+    fn read_on_if_idle(&mut self, slot: usize) {
+        if let Some(client) = self.clients.get_mut(slot).filter(|c| matches!(c.state, ClientState::Idle)) {
+            client.stalled = false;
+            self.look_later_at_client(slot);
+        }
+    }
+
     /// A client that has waited, and is in no queue any more, looks for a server anew.
     pub(super) fn begin_again(&mut self, slot: usize) {
         let Some(client) = self.clients.get_mut(slot) else { return };
@@ -135,7 +142,10 @@ impl Worker {
             self.enqueue_login(slot);
         } else {
             client.state = ClientState::Idle;
+            // What it has sent is enough: each look would read on.
+            client.stalled = !client.pending.is_empty();
             self.client_readable(slot);
+            self.read_on_if_idle(slot);
         }
         // It has waited all the time.
         if let Some(client) = self.clients.get_mut(slot).filter(|c| c.state.is_waiting()) {

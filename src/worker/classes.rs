@@ -16,7 +16,7 @@ const LONGEST: usize = 4096;
 /// What nearly all clients use; classes of statements hold for it.
 pub(super) const DIALECT: Dialect = Dialect { standard_strings: true, ascii_safe: true };
 
-/// Classes, each in the place that its key says; the last one stays.
+/// Classes, each in a place that its key says; the last one stays.
 #[derive(Debug, Default)]
 pub(crate) struct Classes {
     /// Seeded: nobody can choose texts that fall into one place.
@@ -68,28 +68,46 @@ impl Classes {
             return Some(self.last.insert(sql::classify(text, dialect, catalog)));
         }
         let hash = self.hasher.hash_one(text);
-        let place = usize::try_from(hash).unwrap_or(0) % PLACES;
         let knows = |known: &Text| {
             known.generation == catalog.generation && known.dialect == dialect && *known.text == *text
         };
-        if !self.texts.get(place).and_then(Option::as_ref).is_some_and(knows) {
-            let class = sql::classify(text, dialect, catalog);
-            if !self.came_before(place, hash) {
-                return Some(self.last.insert(class));
-            }
-            let known = Text { text: text.into(), dialect, generation: catalog.generation, class };
-            *self.texts.get_mut(place)? = Some(known);
+        let is_known = |place: &usize| self.texts.get(*place).and_then(Option::as_ref).is_some_and(knows);
+        let known = places(hash).into_iter().find(is_known);
+        if let Some(place) = known {
+            return self.texts.get(place)?.as_ref().map(|known| &known.class);
         }
-        self.texts.get(place)?.as_ref().map(|known| &known.class)
+        let class = sql::classify(text, dialect, catalog);
+        if !self.came_before(hash) {
+            return Some(self.last.insert(class));
+        }
+        let place = self.place_for(hash, catalog.generation);
+        let known = Text { text: text.into(), dialect, generation: catalog.generation, class };
+        Some(&self.texts.get_mut(place)?.insert(known).class)
     }
 
-    /// Whether the last text of this place that was not remembered was this one.
-    fn came_before(&mut self, place: usize, hash: u64) -> bool {
+    /// Whether this text was the last one of its share that was not remembered.
+    fn came_before(&mut self, hash: u64) -> bool {
         if self.once.is_empty() {
             self.once.resize(PLACES, 0);
             self.texts.resize_with(PLACES, || None);
         }
-        self.once.get_mut(place).is_some_and(|once| std::mem::replace(once, hash) == hash)
+        // By other bits than the places: texts that share these do not push each other out here too.
+        let share = place(hash >> 32);
+        self.once.get_mut(share).is_some_and(|once| std::mem::replace(once, hash) == hash)
+    }
+
+    /// The one of a text's places that is of less use.
+    fn place_for(&self, hash: u64, generation: u64) -> usize {
+        let [first, second] = places(hash);
+        let of_use = |place: usize| {
+            self.texts.get(place).and_then(Option::as_ref).is_some_and(|known| known.generation == generation)
+        };
+        match (of_use(first), of_use(second)) {
+            (true, false) => second,
+            // One of the two, and not the same one for all texts.
+            (true, true) if hash >> 63 == 1 => second,
+            _ => first,
+        }
     }
 
     /// What a statement does that was prepared in [`DIALECT`].
@@ -106,6 +124,16 @@ impl Classes {
         }
         place.as_ref().map(|known| &*known.class)
     }
+}
+
+fn place(hash: u64) -> usize {
+    usize::try_from(hash % PLACES as u64).unwrap_or(0)
+}
+
+/// Where a text may be: two texts that are used in turn have room beside each other.
+fn places(hash: u64) -> [usize; 2] {
+    let place = place(hash);
+    [place, place ^ 1]
 }
 
 /// How a client's texts are read, by its parameters.
@@ -149,6 +177,29 @@ mod tests {
             let catalog = catalog(generation);
             let class = classes.of_text(text, dialect, &catalog).cloned();
             assert_eq!(class, Some(sql::classify(text, dialect, &catalog)), "{text:?} {generation}");
+        }
+        assert_eq!(classes.texts.iter().flatten().count(), 2);
+    }
+
+    /// Two texts that fall into one place, used in turn, are both remembered.
+    #[test]
+    fn texts_that_share_a_place_do_not_push_each_other_out() {
+        let mut classes = Classes::default();
+        let key = |text: &String| places(classes.hasher.hash_one(text.as_bytes()))[0];
+        let texts: Vec<String> = (0..PLACES * 8).map(|n| format!("SELECT {n}")).collect();
+        let share = |hash: u64| place(hash >> 32);
+        let first = &texts[0];
+        let apart = |text: &&String| {
+            share(classes.hasher.hash_one(text.as_bytes()))
+                != share(classes.hasher.hash_one(first.as_bytes()))
+        };
+        let second =
+            texts.iter().skip(1).filter(|text| key(text) == key(first)).find(apart).expect("there are many");
+        let (first, second) = (first.clone(), second.clone());
+        for _ in 0..3 {
+            for text in [&first, &second] {
+                classes.of_text(text.as_bytes(), DIALECT, &catalog(1));
+            }
         }
         assert_eq!(classes.texts.iter().flatten().count(), 2);
     }

@@ -16,7 +16,9 @@ mod console;
 pub(crate) mod decision;
 pub(crate) mod directory;
 pub(crate) mod discovery;
+mod fair;
 pub(crate) mod login;
+mod long;
 mod lost;
 pub(crate) mod memory;
 pub(crate) mod message;
@@ -58,6 +60,7 @@ use slab::Slab;
 use crate::{
     config::Config,
     error::Report as _,
+    net::timer::Timer,
     pool::{Pool, PoolKey},
     protocol::encode::Severity,
     session::state::{ClientSession, NOBODY},
@@ -75,11 +78,14 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Token of the waker.
 pub(crate) const WAKER: Token = Token(usize::MAX);
+/// Token of the timer.
+pub(crate) const TIMER: Token = Token(usize::MAX - 1);
 
 /// The state of one worker thread.
 pub(crate) struct Worker {
     id: usize,
     poll: Poll,
+    timer: Timer,
     process: Arc<Process>,
     inbox: Receiver<Message>,
     config: Arc<Config>,
@@ -111,6 +117,10 @@ pub(crate) struct Worker {
     feeding_pause: u64,
     /// When the first of the reads that wait for a replica has waited for long enough; `u64::MAX`: none waits.
     next_wait: u64,
+    /// Clients that no node can take; some may have gone on or left.
+    held: Vec<usize>,
+    /// Servers that are amid a long reply, with their ids.
+    long: Vec<(usize, u64)>,
     balance: Balance,
     /// Most clients at a time since memory was given back.
     most_clients: usize,
@@ -139,11 +149,18 @@ fn token(low: usize, id: u64) -> Token {
 }
 
 impl Worker {
-    pub(crate) fn new(id: usize, poll: Poll, inbox: Receiver<Message>, process: Arc<Process>) -> Self {
+    pub(crate) fn new(
+        id: usize,
+        poll: Poll,
+        timer: Timer,
+        inbox: Receiver<Message>,
+        process: Arc<Process>,
+    ) -> Self {
         let nobody = ClientSession::new(NOBODY, process.shared.labels.intern(Default::default()));
         Self {
             id,
             poll,
+            timer,
             inbox,
             config: process.config(),
             clients: Slab::new(),
@@ -164,6 +181,8 @@ impl Worker {
             next_feeding: u64::MAX,
             feeding_pause: 0,
             next_wait: u64::MAX,
+            held: Vec::new(),
+            long: Vec::new(),
             balance: Balance::default(),
             most_clients: 0,
             stopping: false,
@@ -216,9 +235,10 @@ impl Worker {
     }
 
     fn on_event(&mut self, event: &Event) {
-        if event.token() == WAKER {
-            self.read_inbox();
-            return;
+        match event.token() {
+            WAKER => return self.read_inbox(),
+            TIMER => return self.fetch_long(),
+            _ => {}
         }
         let closed = event.is_read_closed() || event.is_error();
         match self.end(event.token()) {

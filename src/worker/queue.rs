@@ -13,6 +13,7 @@ use std::{
 use super::{
     Worker,
     client::ClientState,
+    long::Pace,
     message::Message,
     route::ShardSeat,
     server::{Server, ServerState},
@@ -24,11 +25,11 @@ use crate::{
 
 /// So long (microseconds) a client waits for a server of its own worker, which is likely to have one soon, before others
 /// are asked and new ones opened.
-const PATIENCE: u64 = 500;
+pub(super) const PATIENCE: u64 = 500;
 /// Those who wait are looked at again after such a pause (microseconds) at most; logins and servers that end do so too.
 const LONGEST_PAUSE: u64 = 50_000;
 /// Another shard's first client must have waited at least so much longer (microseconds), and twice as long.
-const UNFAIR: u64 = 5_000;
+pub(super) const UNFAIR: u64 = 5_000;
 
 /// A pool on one worker.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub(crate) struct Waiting {
     pub(crate) client: usize,
     pub(crate) id: u64,
     pub(crate) since: u64,
+    /// It has waited for another replica before.
+    pub(crate) moved: bool,
 }
 
 impl ShardState {
@@ -144,10 +147,16 @@ impl Worker {
         let Some(client) = self.clients.get_mut(slot) else { return };
         client.state = state;
         client.since = self.now;
-        let waiting = Waiting { client: slot, id: client.session.id, since: self.now };
+        let waiting = Waiting { client: slot, id: client.session.id, since: self.now, moved: false };
         let index = client.shard;
+        self.insert_by_age(index, waiting);
+    }
+
+    /// Puts one who waits where it belongs in a queue.
+    pub(super) fn insert_by_age(&mut self, index: usize, waiting: Waiting) {
         let Some(shard) = self.shards.get_mut(index) else { return };
-        shard.waiting.push_back(waiting);
+        let place = shard.waiting.iter().rposition(|other| other.since <= waiting.since).map_or(0, |i| i + 1);
+        shard.waiting.insert(place, waiting);
         shard.publish(self.id);
         if shard.servers == 0 {
             self.grow(index);
@@ -161,17 +170,19 @@ impl Worker {
 
     /// Sees to it that those who have waited for a while get a server.
     pub(super) fn feed_hungry(&mut self) {
-        let mut hungry = std::mem::take(&mut self.hungry);
-        hungry.retain(|&index| {
-            let Some(first) = self.shards.get(index).and_then(|s| s.waiting.front()) else { return false };
-            if self.now.saturating_sub(first.since) >= PATIENCE {
+        // Who joins another queue makes that one hungry.
+        let mut place = 0;
+        while let Some(&index) = self.hungry.get(place) {
+            place += 1;
+            let first = self.shards.get(index).and_then(|shard| shard.waiting.front());
+            if first.is_some_and(|first| self.now.saturating_sub(first.since) >= PATIENCE) {
                 self.grow(index);
+                self.join_sibling(index);
             }
-            true
-        });
+        }
+        self.hungry.retain(|&index| self.shards.get(index).is_some_and(|shard| !shard.waiting.is_empty()));
         self.feeding_pause = (self.feeding_pause * 2).min(LONGEST_PAUSE);
-        self.next_feeding = if hungry.is_empty() { u64::MAX } else { self.now + self.feeding_pause };
-        self.hungry.extend(hungry);
+        self.next_feeding = if self.hungry.is_empty() { u64::MAX } else { self.now + self.feeding_pause };
     }
 
     /// Takes a client out of the queue (cancelled, gone, timed out).
@@ -196,11 +207,16 @@ impl Worker {
             if let Some(target) = needier_shard(shard, self.id, self.now) {
                 return self.hand_over(slot, target);
             }
+            if let Some(first) = self.take_from_sibling(index) {
+                return self.serve(first, slot);
+            }
+            let Some(shard) = self.shards.get_mut(index) else { return };
             if let Some(first) = shard.waiting.pop_front() {
                 shard.publish(self.id);
                 return self.serve(first, slot);
             }
         }
+        let Some(shard) = self.shards.get_mut(index) else { return };
         shard.idle.push_back(slot);
         shard.publish(self.id);
         if let Some(server) = self.servers.get_mut(slot) {
@@ -366,6 +382,8 @@ impl Worker {
         let token = super::server_token(slot, server.id);
         let attached = server.conn.wire().attach(self.poll.registry(), token);
         server.conn.look_again();
+        // It is amid no reply, and in no list of this worker.
+        server.pace = Pace::default();
         entry.insert(*server);
         if attached.is_err() {
             return self.close_server(slot, "cannot be registered");

@@ -62,6 +62,7 @@ impl Worker {
             }
         }
         self.buffer = buffer;
+        self.keep_pace(slot);
         if eof {
             self.server_gone(slot);
         }
@@ -118,6 +119,7 @@ impl Worker {
     fn count_reply(&mut self, slot: usize, read: usize, transactions: u64, ready: u64, wasted: usize) {
         let Some(server) = self.servers.get_mut(slot) else { return };
         server.drained += wasted;
+        server.pace.note(read, ready > 0);
         let Some(stats) = server.pool.shards.get(self.id).map(|s| &s.stats) else { return };
         stats.sent.add(u64::try_from(read).unwrap_or(0));
         if ready > 0 {

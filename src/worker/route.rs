@@ -47,6 +47,11 @@ impl ShardSeat {
         })
     }
 
+    /// Shards of the same user on other nodes.
+    pub(super) fn siblings(&self) -> impl Iterator<Item = usize> {
+        self.siblings.iter().flatten().copied()
+    }
+
     /// Its node is known to serve somebody.
     pub(super) fn is_of_use(&self) -> bool {
         let role = self.cluster.nodes.get(self.node).map(Node::role);
@@ -108,11 +113,6 @@ impl Worker {
         let target = node.and_then(|node| self.sibling(home, node));
         let (Some(target), Some(client)) = (target, self.clients.get_mut(slot)) else { return Target::Hold };
         client.shard = target;
-        if let Some(routes) =
-            self.shards.get(target).and_then(|s| s.pool.shards.get(self.id)).map(|s| &s.routes)
-        {
-            routes.add(why.index());
-        }
         Target::Shard(target)
     }
 
@@ -145,9 +145,8 @@ impl Worker {
         if self.is_ahead_of(client, cluster) {
             return nowhere;
         }
-        // A read that has waited is still the same read.
         let waiting = client.routing.as_ref().and_then(|routing| routing.waiting);
-        let floor = waiting.map_or_else(|| self.floor_of(client, scan), |waiting| waiting.floor);
+        let floor = self.floor_now(client, scan);
         let primary = |why| match cluster.primary().filter(|_| !cluster.is_doubtful()) {
             Some(_) if self.has_seen_more(client, cluster, scan, waiting) => (None, Decision::Waits(floor)),
             Some(node) => (Some(node), why),
@@ -174,6 +173,12 @@ impl Worker {
             }
             None => primary(Decision::NoReplica),
         }
+    }
+
+    /// What a replica must have seen for this request. One that has waited is still the same request.
+    pub(super) fn floor_now(&self, client: &Client, scan: &Scan) -> u64 {
+        let waiting = client.routing.as_ref().and_then(|routing| routing.waiting);
+        waiting.map_or_else(|| self.floor_of(client, scan), |waiting| waiting.floor)
     }
 
     /// What a replica must have seen for this request, by what was written.
@@ -283,16 +288,10 @@ impl Worker {
         })
     }
 
-    /// A replica that has seen what it must. Reads of one client never go back in time: another replica than the last one
-    /// must have caught up with what was read there.
+    /// A replica that has seen what it must.
     fn choose_replica(&self, client: &Client, cluster: &Cluster, floor: u64, scan: &Scan) -> Option<usize> {
-        let routing = client.routing.as_deref();
         let floor = floor.max(shown_floor(client, scan));
-        let last = routing.and_then(|routing| routing.last);
-        let not_to = match routing.and_then(|routing| routing.elsewhere) {
-            Some(Elsewhere::NotTo(node)) => Some(node),
-            _ => None,
-        };
+        let last = client.routing.as_deref().and_then(|routing| routing.last);
         let seen = last.map_or(0, |(_, epoch)| epoch);
         let random = client.session.id.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17) ^ self.now;
         let chosen = cluster.choose_replica(floor.max(seen), self.max_lag(), random);
@@ -303,25 +302,57 @@ impl Worker {
             (Some(stay), Some(other)) => Some(cluster.less_busy(stay, other)),
             (one, other) => one.or(other),
         };
+        let nodes = || 0..cluster.nodes.len();
+        let fit = |node: &usize| self.is_fit(client, cluster, *node, floor, scan);
+        let at_once = |node: &usize| self.has_server_at(client, *node);
         // The first one that is fit: what has failed on one is rare.
-        let behind = |node| !self.has_replayed_token(client, cluster, node);
-        let unfit = |node| Some(node) == not_to || behind(node) || self.takes_no_logins(client, node);
-        if chosen.is_some_and(unfit) {
-            let eligible = |node| cluster.is_eligible(node, floor.max(seen), self.max_lag());
-            return (0..cluster.nodes.len()).find(|node| !unfit(*node) && eligible(*node));
+        let chosen =
+            chosen.filter(|node| !self.is_unfit(client, cluster, *node)).or_else(|| nodes().find(fit))?;
+        if at_once(&chosen) {
+            return Some(chosen);
         }
-        chosen
+        // Nobody waits at one replica while another has a server for him.
+        nodes().find(|node| at_once(node) && fit(node)).or(Some(chosen))
+    }
+
+    /// Whether a node may get this read, which wants to see what was written up to `floor`. Reads of one client never go
+    /// back in time: another replica than the last one must have caught up with what was read there.
+    pub(super) fn is_fit(
+        &self,
+        client: &Client,
+        cluster: &Cluster,
+        node: usize,
+        floor: u64,
+        scan: &Scan,
+    ) -> bool {
+        let last = client.routing.as_deref().and_then(|routing| routing.last);
+        let seen = last.filter(|(last, _)| *last != node).map_or(0, |(_, epoch)| epoch);
+        let floor = floor.max(shown_floor(client, scan)).max(seen);
+        cluster.is_eligible(node, floor, self.max_lag()) && !self.is_unfit(client, cluster, node)
+    }
+
+    fn is_unfit(&self, client: &Client, cluster: &Cluster, node: usize) -> bool {
+        let elsewhere = client.routing.as_deref().and_then(|routing| routing.elsewhere);
+        matches!(elsewhere, Some(Elsewhere::NotTo(not)) if not == node)
+            || !self.has_replayed_token(client, cluster, node)
+            || self.takes_no_logins(client, node)
+    }
+
+    /// A client's shard on a node, if its worker has one already.
+    fn known_sibling(&self, client: &Client, node: usize) -> Option<usize> {
+        let seat = self.shards.get(client.shard)?.seat.as_ref()?;
+        if seat.node == node { Some(client.shard) } else { seat.siblings.get(node).copied()? }
+    }
+
+    /// A node has a free server for this client.
+    fn has_server_at(&self, client: &Client, node: usize) -> bool {
+        self.known_sibling(client, node).is_some_and(|shard| self.can_checkout(shard))
     }
 
     /// A node has no server for this client, refused the last login, and is not to be asked again yet.
     fn takes_no_logins(&self, client: &Client, node: usize) -> bool {
-        let seat = self.shards.get(client.shard).and_then(|shard| shard.seat.as_ref());
-        let shard = seat.and_then(|seat| {
-            if seat.node == node { Some(client.shard) } else { seat.siblings.get(node).copied()? }
-        });
-        let Some(pool) = shard.and_then(|shard| self.shards.get(shard)).map(|shard| &shard.pool) else {
-            return false;
-        };
+        let shard = self.known_sibling(client, node).and_then(|shard| self.shards.get(shard));
+        let Some(pool) = shard.map(|shard| &shard.pool) else { return false };
         pool.open_servers() == 0 && !pool.may_connect(Instant::now())
     }
 
@@ -345,6 +376,9 @@ impl Worker {
         let index = self.shard(&pool);
         let seat = self.shards.get_mut(shard)?.seat.as_mut()?;
         *seat.siblings.get_mut(node)? = Some(index);
+        let own_node = seat.node;
+        let other = self.shards.get_mut(index)?.seat.as_mut()?;
+        *other.siblings.get_mut(own_node)? = Some(shard);
         Some(index)
     }
 }

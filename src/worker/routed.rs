@@ -179,6 +179,9 @@ impl Worker {
             server.routed.chosen = true;
             // That of the pool is none of the client's.
             server.session.take_discarded();
+            if let (Some(decision), Some(shard)) = (decision, server.pool.shards.get(self.id)) {
+                shard.routes.add(decision.index());
+            }
             server.begin_work();
             server.routed.seen = 0;
             server.routed.in_transaction = false;
@@ -302,6 +305,7 @@ impl Worker {
         if let Some(client) = self.clients.get_mut(slot) {
             client.state = ClientState::Held;
             client.since = self.now;
+            self.held.push(slot);
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{conn::Conn, message::CancelJob, routed::Routed};
+use super::{conn::Conn, long::Pace, message::CancelJob, routed::Routed};
 use crate::{pool::Pool, protocol::BackendKeyData, server::CancelTarget, session::state::ServerSession};
 
 /// Where a server stands.
@@ -56,6 +56,7 @@ pub(crate) struct Server {
     pub(crate) expires: u64,
     /// Bytes thrown away since its client left.
     pub(crate) drained: usize,
+    pub(crate) pace: Pace,
     /// Cancel requests under way.
     pub(crate) cancels: u32,
     /// Cancels that wait until the client's own query runs.

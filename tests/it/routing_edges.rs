@@ -85,6 +85,53 @@ fn requests_that_were_held_back_are_sent_again_once() {
     assert!(cluster.runs().ran_on("sleeps").len() > 1);
 }
 
+/// One queue for all replicas: nobody waits for the server of one while another could serve him.
+#[test]
+fn reads_do_not_wait_behind_a_long_one_of_another_replica() {
+    let cluster = nodes();
+    for workers in [1, 2] {
+        let pooler = start(&cluster, |setup| {
+            setup.setting(&format!("workers = {workers}")).setting("default_pool_size = 1")
+        });
+        let mut sleeper = client(&pooler, "app");
+        sleeper.send(&query("SELECT pg_sleep(100)::text"));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut reader = client(&pooler, "app");
+                    (0..100).for_each(|_| drop(reader.sql("SELECT count(*) FROM item")));
+                });
+            }
+        });
+        sleeper.silent(Duration::from_millis(1));
+        let frames = cancelled(&pooler, &mut sleeper);
+        assert_eq!(tags(&frames), "EZ");
+    }
+}
+
+/// A client that waits for a replica is looked at often, and none of these looks reads what it sends meanwhile.
+#[test]
+fn client_that_waits_for_a_replica_is_not_read_on() {
+    let cluster = nodes();
+    let pooler = start(&cluster, |setup| setup.setting("causal_wait = 60"));
+    let (mut writer, mut reader) = (fresh(&pooler), fresh(&pooler));
+    let count = "SELECT count(*) FROM log WHERE what = 'flood'";
+    assert_eq!(reader.sql(count), ["0"]);
+    let sending = behind(&cluster, || {
+        writer.sql("INSERT INTO log VALUES ('flood')");
+        reader.send(&query(count));
+        // More than the buffers of the sockets hold.
+        let flood = query(&format!("SELECT 1 /* {} */", "x".repeat(1 << 20))).repeat(64);
+        let sending = reader.send_meanwhile(flood);
+        std::thread::sleep(Duration::from_secs(3));
+        assert!(!sending.is_finished(), "all of it was read");
+        sending
+    });
+    assert_eq!(tags(&reader.ready(65)), format!("TDCZ{}", "TDCZ".repeat(64)));
+    sending.join().unwrap();
+    writer.sql("DELETE FROM log WHERE what = 'flood'");
+}
+
 /// A transaction that goes on behind its COMMIT has committed all the same (H18).
 #[test]
 fn what_a_chain_or_a_flush_has_committed_is_seen() {
