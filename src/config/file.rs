@@ -61,7 +61,8 @@ impl Config {
 
     /// As `load`, for a text that is already there.
     pub fn from_text(path: &Path, text: &str, environment: Environment<'_>) -> Result<Loaded, Problems> {
-        if let Some(line) = text.lines().position(|line| line.trim() == "[pgbouncer]") {
+        let table = |name| text.lines().position(|line| line.trim() == name);
+        if let Some(line) = table("[pgbouncer]").filter(|_| table("[pooler]").is_none()) {
             let found = "this is a configuration of PgBouncer, which pooler does not read yet";
             let remedy = "write its settings into a pooler.toml: most names are the same (docs/settings.md)";
             return Err(Problem::in_file(path, found).at(Some(line + 1)).remedy(remedy).into());

@@ -111,6 +111,7 @@ impl Downstream<'_> {
         match tag {
             be::READY_FOR_QUERY | be::PARAMETER_STATUS | be::COMMAND_COMPLETE | be::ERROR_RESPONSE => true,
             be::PARAMETER_DESCRIPTION | be::ROW_DESCRIPTION => self.server.pipeline.described().is_some(),
+            be::DATA_ROW => self.server.pipeline.front_is_question(),
             _ => false,
         }
     }
@@ -160,6 +161,14 @@ impl Downstream<'_> {
         if is_short && matches!(tag, be::PARAMETER_DESCRIPTION | be::ROW_DESCRIPTION | be::NO_DATA) {
             self.learn(tag, body);
         }
+        let answers =
+            matches!(tag, be::DATA_ROW | be::ERROR_RESPONSE) && self.server.pipeline.front_is_question();
+        if answers {
+            match tag {
+                be::DATA_ROW => self.server.traces.row(body),
+                _ => self.server.traces.fail(),
+            }
+        }
         if tag == be::ERROR_RESPONSE && self.server.outlived && is_fatal(body) {
             self.server.last_words = Some(body.into());
             return Ok(false);
@@ -177,7 +186,9 @@ impl Downstream<'_> {
         if tag == be::READY_FOR_QUERY && self.ready_for_query(body, verdict, out) {
             return Ok(false);
         }
-        if tag == be::ERROR_RESPONSE {
+        if tag == be::ERROR_RESPONSE && answers {
+            self.fatal |= is_fatal(body);
+        } else if tag == be::ERROR_RESPONSE {
             self.server.erred = true;
             let code = || be::error_field(body, b'C')?.first_chunk().copied();
             // A client that has described the statement must not get rows of another shape from elsewhere instead.
@@ -233,6 +244,9 @@ impl Downstream<'_> {
             self.server.effects.clear();
         }
         if self.server.resets.are_expected() && self.restore(out) {
+            return true;
+        }
+        if self.server.traces.are_suspected() && self.ask_for_traces() {
             return true;
         }
         self.ready += 1;
@@ -341,7 +355,10 @@ impl Downstream<'_> {
             self.shared.registry.schema_changed();
             self.server.altered = true;
         }
-        self.server.discarded |= tag == b"DISCARD ALL";
+        if tag == b"DISCARD ALL" {
+            self.server.discarded = true;
+            self.server.traces.discard();
+        }
         match tag {
             b"DEALLOCATE" => return self.forget_deallocated(),
             b"DEALLOCATE ALL" | b"DISCARD ALL" => self.forget_statements(),
@@ -356,6 +373,9 @@ impl Downstream<'_> {
         } else if tag == b"DISCARD ALL" || (tag == b"RESET" && self.client.id == NOBODY) {
             // The reset query. (RESET in front of a client's request is noted already.)
             self.server.forget_unreported(self.shared);
+            if tag == b"DISCARD ALL" {
+                self.server.traces.clear();
+            }
         }
     }
 

@@ -11,6 +11,7 @@ pub mod resets;
 pub mod state;
 pub mod statements;
 pub mod text;
+pub mod traces;
 pub mod unit;
 pub mod upstream;
 

@@ -152,7 +152,7 @@ fn quote_identifier(sql: &mut String, name: &str) {
 }
 
 /// A literal that means the same whatever standard_conforming_strings is.
-fn quote_literal(sql: &mut String, value: &str) {
+pub(super) fn quote_literal(sql: &mut String, value: &str) {
     if !value.is_ascii() || value.contains('\\') {
         sql.push_str(" E");
     }

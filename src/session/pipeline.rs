@@ -11,6 +11,7 @@
 //! | Parse, Bind, …         | one message (Describe: 1–2)| drops everything up to the next Sync            |
 //! | Execute                | … CommandComplete, I, s    | drops everything up to the next Sync            |
 //! | InjectedQuery, Restore | … ReadyForQuery            | is swallowed and reported to the caller         |
+//! | Question               | … ReadyForQuery            | is swallowed                                    |
 //! | InjectedFailure        | … ReadyForQuery            | is swallowed                                    |
 //! | Synthetic*             | nothing                    | (never in front when a reply is read)           |
 //! | CopyEnd, UnnamedChanges| nothing                    | (never in front)                                |
@@ -61,6 +62,8 @@ pub enum Expected {
     InjectedQuery,
     /// Makes the open transaction fail: its error is what is wanted.
     InjectedFailure,
+    /// What a client has left in the session; its ReadyForQuery is passed in place of the client's.
+    Question,
     /// Puts back startup values after a RESET; its ReadyForQuery is passed in place of that of the RESET.
     Restore,
     /// ParseComplete that the pooler gives; has a [`Detail`].
@@ -87,6 +90,7 @@ impl Expected {
                 | Self::InjectedQuery
                 | Self::InjectedFailure
                 | Self::Restore
+                | Self::Question
         )
     }
 
@@ -102,6 +106,7 @@ impl Expected {
                 | Self::InjectedQuery
                 | Self::InjectedFailure
                 | Self::Restore
+                | Self::Question
         )
     }
 
@@ -232,8 +237,15 @@ impl Pipeline {
     pub fn front_is_own_query(&self) -> bool {
         matches!(
             self.queue.front(),
-            Some(Expected::InjectedQuery | Expected::InjectedFailure | Expected::Restore)
+            Some(
+                Expected::InjectedQuery | Expected::InjectedFailure | Expected::Restore | Expected::Question
+            )
         )
+    }
+
+    /// The next reply tells what a client has left in the session.
+    pub fn front_is_question(&self) -> bool {
+        self.queue.front() == Some(&Expected::Question)
     }
 
     /// The Parse that was just taken although the client had the name in use.
@@ -368,7 +380,7 @@ impl Pipeline {
             Expected::Query | Expected::FunctionCall | Expected::Sync | Expected::InjectedFailure => {
                 self.open = false;
             }
-            Expected::InjectedQuery | Expected::Restore | Expected::CopyEnd => {}
+            Expected::InjectedQuery | Expected::Restore | Expected::Question | Expected::CopyEnd => {}
             _ => self.open = true,
         }
         self.queue.push_back(expected);
@@ -455,7 +467,7 @@ impl Pipeline {
             (be::ROW_DESCRIPTION | be::NO_DATA, E::Describe) => self.pop_as(Verdict::Forward),
             (be::ROW_DESCRIPTION | be::NO_DATA, E::InjectedDescribe) => self.pop_as(Verdict::Swallow),
             (be::PARAMETER_DESCRIPTION, E::InjectedDescribe) => Verdict::Swallow,
-            (be::ROW_DESCRIPTION, E::Query | E::InjectedQuery | E::Restore) => shown,
+            (be::ROW_DESCRIPTION, E::Query | E::InjectedQuery | E::Restore | E::Question) => shown,
             (be::PARAMETER_DESCRIPTION, E::Describe) => Verdict::Forward,
             (
                 be::COMMAND_COMPLETE | be::EMPTY_QUERY_RESPONSE | be::PORTAL_SUSPENDED,
@@ -466,7 +478,12 @@ impl Pipeline {
             }
             (
                 be::COMMAND_COMPLETE | be::EMPTY_QUERY_RESPONSE,
-                E::Query | E::DeallocateQuery | E::InjectedQuery | E::InjectedFailure | E::Restore,
+                E::Query
+                | E::DeallocateQuery
+                | E::InjectedQuery
+                | E::InjectedFailure
+                | E::Restore
+                | E::Question,
             ) => {
                 self.end_copy_in();
                 shown
@@ -478,7 +495,8 @@ impl Pipeline {
             }
             (be::READY_FOR_QUERY, _) if front.ends_ready() => {
                 self.end_copy_in();
-                self.pop_as(if front == E::Restore { Verdict::Forward } else { shown })
+                let stands_in = matches!(front, E::Restore | E::Question);
+                self.pop_as(if stands_in { Verdict::Forward } else { shown })
             }
             (be::ERROR_RESPONSE, _) => self.on_error(front, undone),
             _ => Verdict::Unexpected,
@@ -521,7 +539,7 @@ impl Pipeline {
                 return Verdict::Forward;
             }
             Expected::InjectedQuery | Expected::Restore => return Verdict::InjectedFailed,
-            Expected::InjectedFailure => return Verdict::Swallow,
+            Expected::InjectedFailure | Expected::Question => return Verdict::Swallow,
             _ => {}
         }
         let first = undone.len();

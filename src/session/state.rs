@@ -8,6 +8,7 @@ use super::{
     pipeline::{Pipeline, Synthetic, Undone},
     resets::Resets,
     statements::{ClientStatements, Registry, ServerStatements},
+    traces::Traces,
 };
 use crate::protocol::TransactionStatus;
 
@@ -57,6 +58,9 @@ pub struct ServerSession {
     pub pipeline: Pipeline,
     pub resets: Resets,
     pub effects: Effects,
+    pub traces: Traces,
+    /// What its client leaves in the session follows it, or binds the server to it (not in session mode).
+    pub follows: bool,
     /// Status in the last ReadyForQuery.
     pub status: TransactionStatus,
     /// The client whose unnamed statement the server holds, or [`NOBODY`].
@@ -153,6 +157,8 @@ impl ServerSession {
             pipeline: Pipeline::default(),
             resets: Resets::default(),
             effects: Effects::default(),
+            traces: Traces::default(),
+            follows: false,
             status: TransactionStatus::Idle,
             unnamed_of: NOBODY,
             passing: 0,
@@ -225,7 +231,9 @@ impl ServerSession {
 
     /// Why the server must not be used again, if so.
     pub fn why_spoiled(&self) -> Option<&'static str> {
-        let foreign = self.foreign.role || self.foreign.superuser;
+        // With a role of its client's it is not the superuser any more, or one.
+        let superuser = self.foreign.superuser && self.label.get("role").is_none();
+        let foreign = self.foreign.role || superuser;
         let uncertain = self.pipeline.is_uncertain().then_some("failed COPY may still owe replies");
         self.spoiled.or(foreign.then_some("role changed")).or(uncertain)
     }

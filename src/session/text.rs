@@ -1,6 +1,8 @@
 //! Statements that are recognised by their text: those that reset settings (RESET, DISCARD ALL, SET … TO DEFAULT) or
 //! drop prepared statements (DEALLOCATE, DISCARD ALL).
 
+use crate::sql::traces::{Traces, traces};
+
 /// What one statement resets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reset {
@@ -16,12 +18,14 @@ pub struct TextEffect {
     pub reset: Option<Reset>,
     /// The server may forget all statements: DEALLOCATE ALL, DISCARD ALL.
     pub forgets: bool,
+    /// What may be left behind.
+    pub traces: Option<Box<Traces>>,
 }
 
 /// What a text does, if it does anything.
 pub fn effect_of(sql: &[u8]) -> Option<TextEffect> {
-    let effect = TextEffect { reset: reset_of(sql), forgets: forgets(sql) };
-    (effect.forgets || effect.reset.is_some()).then_some(effect)
+    let effect = TextEffect { reset: reset_of(sql), forgets: forgets(sql), traces: traces(sql) };
+    (effect.forgets || effect.reset.is_some() || effect.traces.is_some()).then_some(effect)
 }
 
 /// What this text resets, if it is one statement that does nothing else. Text in ASCII only: in other encodings a

@@ -8,8 +8,7 @@ use std::{borrow::Cow, num::NonZeroUsize, sync::Arc};
 use super::{
     effects::Effect,
     outgoing::Outgoing,
-    pipeline::{Detail, Expected, Former, Pipeline},
-    resets::Resets,
+    pipeline::{Detail, Expected, Former},
     state::{ClientSession, Counts, NOBODY, ServerSession, Shared},
     statements::{self, Copy, Statement},
     text::{TextEffect, deallocate_target, effect_of},
@@ -259,7 +258,7 @@ impl Upstream<'_> {
         self.forget_unnamed();
         self.server.unnamed_of = NOBODY;
         if let Some(effect) = effect_of(body) {
-            expect(effect, &mut self.server.resets, &mut self.server.pipeline);
+            expect(effect, self.server);
         }
         let Some((sql, gone)) = rewritten else { return self.note(Expected::Query) };
         self.server.pipeline.push_statement(Expected::DeallocateQuery, &gone.name, &gone.statement);
@@ -395,7 +394,7 @@ impl Upstream<'_> {
                 server.pipeline.push_statement(Expected::DeallocateExecute, &gone.name, &gone.statement);
                 return false;
             }
-            Some(Effect::Text(effect)) => expect(effect.clone(), &mut server.resets, &mut server.pipeline),
+            Some(Effect::Text(effect)) => expect(effect.clone(), server),
             None => {}
         }
         self.note(Expected::Execute)
@@ -625,12 +624,15 @@ fn name_in(tag: u8, body: &[u8]) -> Option<&[u8]> {
 }
 
 /// Notes what the statement does that is noted next.
-fn expect(effect: TextEffect, resets: &mut Resets, pipeline: &mut Pipeline) {
+fn expect(effect: TextEffect, server: &mut ServerSession) {
     if let Some(reset) = effect.reset {
-        resets.expect(reset, pipeline);
+        server.resets.expect(reset, &server.pipeline);
     }
     if effect.forgets {
-        pipeline.expect_forgetting();
+        server.pipeline.expect_forgetting();
+    }
+    if let Some(traces) = effect.traces {
+        server.traces.expect(&traces);
     }
 }
 

@@ -335,7 +335,7 @@ impl<'t> Words<'t> {
 }
 
 /// What a string of one part without escapes means.
-fn content(raw: &str) -> Option<&str> {
+pub(super) fn content(raw: &str) -> Option<&str> {
     let inside = raw.strip_prefix('\'').or_else(|| raw.strip_prefix(['e', 'E'])?.strip_prefix('\''));
     inside?.strip_suffix('\'').filter(|inside| !inside.contains(['\'', '\\']))
 }
@@ -456,7 +456,7 @@ pub(super) fn set_config_arguments(lexer: &Lexer<'_>) -> (bool, bool) {
     (false, false)
 }
 
-fn is_true(token: Token, raw: &[u8]) -> bool {
+pub(super) fn is_true(token: Token, raw: &[u8]) -> bool {
     let raw = std::str::from_utf8(raw).unwrap_or_default();
     match token.kind {
         TokenKind::Word => raw.eq_ignore_ascii_case("true"),

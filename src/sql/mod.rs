@@ -15,6 +15,7 @@ mod names;
 mod numbers;
 mod scan;
 mod targets;
+pub mod traces;
 
 use std::hash::BuildHasher as _;
 

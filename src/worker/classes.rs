@@ -178,7 +178,7 @@ mod tests {
             let class = classes.of_text(text, dialect, &catalog).cloned();
             assert_eq!(class, Some(sql::classify(text, dialect, &catalog)), "{text:?} {generation}");
         }
-        assert_eq!(classes.texts.iter().flatten().count(), 2);
+        assert_eq!(classes.texts.iter().flatten().count(), 3);
     }
 
     /// Two texts that fall into one place, used in turn, are both remembered.

@@ -149,6 +149,7 @@ impl Worker {
         client.since = self.now;
         server.state = ServerState::Active(client_slot);
         server.session_client = client.mode == PoolMode::Session;
+        server.session.follows = !server.session_client;
         server.since = self.now;
         server.transaction_start = self.now;
         server.query_start = 0;
@@ -204,7 +205,8 @@ impl Worker {
         }
         let settings = &self.config.settings;
         let pinned = server.session.pinned.take().is_some();
-        if pinned {
+        // What nobody has asked for before the client left.
+        if pinned || server.session.traces.are_suspected() {
             return self.run_own_query(slot, "DISCARD ALL", ServerState::Resetting);
         }
         let session_ends = left && server.session_client;

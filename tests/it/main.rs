@@ -36,6 +36,7 @@ mod routing_console;
 mod routing_edges;
 mod routing_table;
 mod routing_transactions;
+mod session_state;
 mod settings;
 mod shutdown;
 mod timeouts;

@@ -403,7 +403,7 @@ fn files_that_cannot_be_read_are_reported() {
     let ini = "[databases]\napp = host=127.0.0.1\n\n[pgbouncer]\nlisten_port = 6432\n";
     let ini = Config::load(&dir.file("pgbouncer.ini", ini)).unwrap_err().to_string();
     assert!(ini.contains("pgbouncer.ini:4: this is a configuration of PgBouncer"), "{ini}");
-    assert!(ini.ends_with(": 1 problem"), "{ini}");
+    assert_eq!(ini.lines().count(), 2, "{ini}");
     let path = dir.0.join("latin1.toml");
     fs::write(&path, b"[pooler]\n# \xe4\n").unwrap();
     let latin1 = Config::load(&path).unwrap_err().to_string();

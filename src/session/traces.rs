@@ -1,0 +1,270 @@
+//! What statements have left in their session: asked of the server itself, once their transaction is over.
+//!
+//! Texts tell that something may have been left (`sql::traces`). When the last ReadyForQuery has come and no transaction is
+//! open, it is kept back and the server is asked what there is: so rollbacks, savepoints, SET LOCAL and functions need no
+//! rules of their own. Settings become the client's label, and follow it to other servers. What cannot follow binds
+//! the server to its client until a later answer shows that it is gone.
+
+use std::sync::Arc;
+
+use super::{
+    downstream::Downstream,
+    params::{Label, Params, quote_literal},
+    pipeline::Expected,
+    state::NOBODY,
+};
+use crate::{
+    protocol::{TransactionStatus, encode, frame::split_u32},
+    sql,
+};
+
+/// Most bytes of names and values that follow a client.
+const MOST_BYTES: usize = 64 << 10;
+
+/// What a server is asked, and has answered.
+#[derive(Debug, Default)]
+pub struct Traces {
+    /// By the texts since it was asked last.
+    suspected: sql::traces::Traces,
+    asked: Option<Box<Answer>>,
+    /// Something is there that nobody can ask for: it stays until the client leaves.
+    stays: Option<&'static str>,
+}
+
+/// What the server says.
+#[derive(Debug, Default)]
+struct Answer {
+    about: sql::traces::Traces,
+    settings: Vec<(String, String)>,
+    /// Why the server cannot be given to others.
+    bound: Option<&'static str>,
+    /// It was not understood.
+    unclear: bool,
+}
+
+impl Traces {
+    /// A text is sent that may leave these.
+    pub fn expect(&mut self, traces: &sql::traces::Traces) {
+        self.suspected.add(traces);
+    }
+
+    /// Something may have been left, and nobody has asked.
+    pub fn are_suspected(&self) -> bool {
+        !self.suspected.are_none() || self.asked.is_some()
+    }
+
+    /// The session is as new.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// There is no answer.
+    pub(super) fn fail(&mut self) {
+        if let Some(answer) = &mut self.asked {
+            answer.unclear = true;
+        }
+    }
+
+    /// The client has made its session as new.
+    pub(super) fn discard(&mut self) {
+        self.stays = None;
+    }
+
+    /// A row of the answer: a kind, a name, and a value in hexadecimal digits.
+    pub(super) fn row(&mut self, body: &[u8]) {
+        let Some(answer) = &mut self.asked else { return };
+        if answer.take(body).is_none() {
+            answer.unclear = true;
+        }
+    }
+}
+
+impl Answer {
+    fn take(&mut self, body: &[u8]) -> Option<()> {
+        let (kind, rest) = split_field(body.get(2..)?)?;
+        let (name, rest) = split_field(rest)?;
+        let (value, _) = split_field(rest)?;
+        match kind {
+            b"s" => {
+                let name = std::str::from_utf8(name).ok()?.to_owned();
+                let value = String::from_utf8(from_hex(value)?).ok()?;
+                let bytes = self.settings.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+                (bytes + name.len() + value.len() <= MOST_BYTES).then(|| self.settings.push((name, value)))
+            }
+            b"b" => {
+                self.bound = Some(bound_by(name)?);
+                Some(())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What binds a server to its client, in words of its own.
+fn bound_by(name: &[u8]) -> Option<&'static str> {
+    [TEMPORARY, CURSOR, LISTEN, PREPARE, ADVISORY].into_iter().find(|known| known.as_bytes() == name)
+}
+
+const TEMPORARY: &str = "temporary objects";
+const CURSOR: &str = "cursor WITH HOLD";
+const LISTEN: &str = "LISTEN";
+const PREPARE: &str = "PREPARE";
+const ADVISORY: &str = "advisory lock";
+
+impl Downstream<'_> {
+    /// ReadyForQuery has come. True if the server is asked first, and the client is told later.
+    pub(super) fn ask_for_traces(&mut self) -> bool {
+        let server = &mut *self.server;
+        if let Some(answer) = server.traces.asked.take() {
+            self.learn_traces(*answer);
+        }
+        let server = &mut *self.server;
+        if server.traces.suspected.are_none() {
+            return false;
+        }
+        if !server.follows {
+            server.traces.clear();
+            return false;
+        }
+        let last = server.pipeline.is_empty() && server.status == TransactionStatus::Idle;
+        if !last || self.client.id == NOBODY {
+            return false;
+        }
+        let mut about = std::mem::take(&mut server.traces.suspected);
+        if about.settings {
+            let known = |name: &&str| name.contains('.') && server.reported.get(name).is_none();
+            let label = self.client.label.iter().map(|(name, _)| name).filter(known);
+            about.add(&sql::traces::Traces {
+                names: label.map(Into::into).collect(),
+                ..sql::traces::Traces::default()
+            });
+        }
+        encode::query(&mut self.request, &question(&about));
+        server.traces.asked = Some(Box::new(Answer { about, ..Answer::default() }));
+        server.pipeline.push(Expected::Question);
+        server.unnamed_of = NOBODY;
+        true
+    }
+
+    fn learn_traces(&mut self, answer: Answer) {
+        let server = &mut *self.server;
+        if answer.unclear || answer.about.unclear {
+            server.traces.stays = Some("setting");
+        }
+        if answer.about.settings && !answer.unclear {
+            let same = Arc::ptr_eq(&self.client.label, &server.label);
+            let learnt = |label: &Label| {
+                let reported = label.iter().filter(|(name, _)| server.reported.get(name).is_some());
+                let mut params = Params::from_pairs(reported);
+                for (name, value) in &answer.settings {
+                    if server.reported.get(name).is_none() {
+                        params.set(name, value);
+                    }
+                }
+                self.shared.labels.intern(params)
+            };
+            let of_server = learnt(&server.label);
+            self.client.label = if same { Arc::clone(&of_server) } else { learnt(&self.client.label) };
+            server.label = of_server;
+        }
+        let keeps = |pinned: &&'static str| {
+            let asked = match *pinned {
+                ADVISORY => answer.about.locks,
+                _ => answer.about.objects,
+            };
+            !asked || *pinned == "LOAD"
+        };
+        let before = server.pinned.filter(keeps);
+        server.pinned = server.traces.stays.or(before).or(answer.bound);
+    }
+}
+
+/// The question. Whatever the client's search_path, its functions and operators are PostgreSQL's own.
+fn question(about: &sql::traces::Traces) -> String {
+    const SETTINGS: &str = "SELECT 's', name, pg_catalog.encode(pg_catalog.convert_to(setting, 'UTF8'), 'hex') \
+        FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session' \
+        AND name OPERATOR(pg_catalog.!~~) 'transaction\\_%' \
+        UNION ALL SELECT 's', 'role', pg_catalog.encode(pg_catalog.convert_to(\
+        pg_catalog.current_setting('role'), 'UTF8'), 'hex') \
+        WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none'";
+    const OBJECTS: &str = "SELECT 'b', 'temporary objects', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_depend \
+        WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass::pg_catalog.oid \
+        AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
+        UNION ALL SELECT 'b', 'cursor WITH HOLD', '' \
+        WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
+        UNION ALL SELECT 'b', 'LISTEN', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
+        UNION ALL SELECT 'b', 'PREPARE', '' \
+        WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
+    const LOCKS: &str = "SELECT 'b', 'advisory lock', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
+        WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
+        AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())";
+    let mut parts = Vec::new();
+    let mut names = String::new();
+    for name in &about.names {
+        names.push_str(if names.is_empty() { "" } else { "," });
+        quote_literal(&mut names, name);
+    }
+    let custom = format!(
+        "SELECT 's', name, pg_catalog.encode(pg_catalog.convert_to(pg_catalog.current_setting(name, true), 'UTF8'), \
+         'hex') FROM pg_catalog.unnest(ARRAY[{names}]::pg_catalog.text[]) AS name \
+         WHERE pg_catalog.current_setting(name, true) IS NOT NULL"
+    );
+    parts.extend(about.settings.then_some(SETTINGS));
+    parts.extend((about.settings && !names.is_empty()).then_some(custom.as_str()));
+    parts.extend(about.objects.then_some(OBJECTS));
+    parts.extend(about.locks.then_some(LOCKS));
+    parts.join(" UNION ALL ")
+}
+
+/// A field of a DataRow; empty if it is NULL.
+fn split_field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = split_u32(bytes)?;
+    if len == u32::MAX { Some((&[], rest)) } else { rest.split_at_checked(usize::try_from(len).ok()?) }
+}
+
+fn from_hex(digits: &[u8]) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pair = |pair: &[u8]| match pair {
+        &[high, low] => Some(digit(high)? << 4 | digit(low)?),
+        _ => None,
+    };
+    digits.chunks(2).map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(fields: &[&str]) -> Vec<u8> {
+        let mut body = vec![0, 3];
+        for field in fields {
+            body.extend_from_slice(&u32::try_from(field.len()).unwrap().to_be_bytes());
+            body.extend_from_slice(field.as_bytes());
+        }
+        body
+    }
+
+    #[test]
+    fn answers_are_understood_or_said_not_to_be() {
+        let asked = || Traces { asked: Some(Box::default()), ..Traces::default() };
+        let mut traces = asked();
+        traces.row(&row(&["s", "app.x", "c3bc27"]));
+        traces.row(&row(&["b", "LISTEN", ""]));
+        let answer = traces.asked.unwrap();
+        assert_eq!(answer.settings, [("app.x".to_owned(), "ü'".to_owned())]);
+        assert_eq!((answer.bound, answer.unclear), (Some(LISTEN), false));
+        let long = "61".repeat(MOST_BYTES);
+        for wrong in
+            [row(&["s", "x", "c3"]), row(&["s", "x", "6"]), row(&["s", "x", "zz"]), row(&["?", "x", ""])]
+        {
+            let mut traces = asked();
+            traces.row(&wrong);
+            assert!(traces.asked.unwrap().unclear, "{wrong:?}");
+        }
+        for wrong in [row(&["b", "who knows", ""]), row(&["s", "x"]), row(&["s", "x", &long]), vec![]] {
+            let mut traces = asked();
+            traces.row(&wrong);
+            assert!(traces.asked.unwrap().unclear);
+        }
+    }
+}

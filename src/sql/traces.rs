@@ -1,0 +1,349 @@
+//! What a text may leave in its session when its transaction is over, as far as its words tell. The server knows the rest:
+//! it is asked (`session::traces`).
+//!
+//! What hides in functions is not seen here.
+
+use super::{
+    control::{content, is_true},
+    lexer::{Lexer, Token, TokenKind},
+    names,
+};
+
+/// Most settings that one text is looked through for.
+const MOST_NAMES: usize = 64;
+
+/// What may be left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traces {
+    pub settings: bool,
+    /// Temporary relations and the like, cursors WITH HOLD, what it listens to, prepared statements.
+    pub objects: bool,
+    /// Advisory locks.
+    pub locks: bool,
+    /// Settings with a dot in their name that may have been set: the server lists them nowhere.
+    pub names: Vec<Box<str>>,
+    /// A setting was set whose name the text does not tell.
+    pub unclear: bool,
+}
+
+impl Traces {
+    /// Nothing.
+    pub fn are_none(&self) -> bool {
+        !(self.settings || self.objects || self.locks || self.unclear)
+    }
+
+    /// What another text may leave too.
+    pub fn add(&mut self, other: &Self) {
+        self.settings |= other.settings;
+        self.objects |= other.objects;
+        self.locks |= other.locks;
+        self.unclear |= other.unclear;
+        other.names.iter().for_each(|name| self.name(name));
+    }
+
+    fn name(&mut self, name: &str) {
+        if self.names.iter().any(|known| **known == *name) {
+            return;
+        }
+        if self.names.len() < MOST_NAMES {
+            self.names.push(name.into());
+        } else {
+            self.unclear = true;
+        }
+    }
+
+    fn everything() -> Self {
+        Self { settings: true, objects: true, locks: true, ..Self::default() }
+    }
+}
+
+/// What this text may leave; `None`: nothing.
+pub fn traces(text: &[u8]) -> Option<Box<Traces>> {
+    let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
+    if is_quiet(text) {
+        return None;
+    }
+    let mut traces = read(text, true);
+    if text.contains(&b'\\') {
+        traces.add(&read(text, false));
+    }
+    (!traces.are_none()).then(|| Box::new(traces))
+}
+
+/// Nearly all texts: one statement of those that leave nothing by themselves, without any of the words that could.
+fn is_quiet(text: &[u8]) -> bool {
+    const QUIET: [&[u8]; 18] = [
+        b"select",
+        b"insert",
+        b"update",
+        b"delete",
+        b"with",
+        b"begin",
+        b"commit",
+        b"rollback",
+        b"start",
+        b"end",
+        b"savepoint",
+        b"release",
+        b"values",
+        b"fetch",
+        b"merge",
+        b"copy",
+        b"show",
+        b"explain",
+    ];
+    let text = text.trim_ascii();
+    let text = text.strip_suffix(b";").unwrap_or(text);
+    let end = text.iter().position(|byte| !byte.is_ascii_alphabetic()).unwrap_or(text.len());
+    let first = text.get(..end).unwrap_or_default();
+    QUIET.iter().any(|word| first.eq_ignore_ascii_case(word))
+        && memchr::memchr(b';', text).is_none()
+        && !has_word(text)
+}
+
+/// `set_config`, `…advisory_…` or `temp` is in it.
+fn has_word(text: &[u8]) -> bool {
+    let around = |at: usize, before: &[u8], behind: &[u8]| {
+        let start = at.checked_sub(before.len()).and_then(|start| text.get(start..at));
+        let end = text.get(at + 1..at + 1 + behind.len());
+        start.is_some_and(|word| word.eq_ignore_ascii_case(before))
+            && end.is_some_and(|word| word.eq_ignore_ascii_case(behind))
+    };
+    memchr::memchr_iter(b'_', text).any(|at| around(at, b"set", b"config") || around(at, b"advisory", b""))
+        || memchr::memchr2_iter(b'm', b'M', text).any(|at| around(at, b"te", b"p"))
+}
+
+fn read(text: &[u8], standard_strings: bool) -> Traces {
+    let mut traces = Traces::default();
+    let mut lexer = Lexer::new(text, standard_strings);
+    let mut starts = true;
+    while let Some(token) = lexer.next() {
+        let Ok(token) = token else {
+            // Whatever it is.
+            traces.add(&Traces::everything());
+            traces.unclear |= has_word(text);
+            return traces;
+        };
+        let raw = text.get(token.range()).unwrap_or_default();
+        if starts {
+            traces.begin(raw, &lexer);
+        }
+        traces.word(token, raw, &lexer);
+        starts = token.kind == TokenKind::Punctuation(b';');
+    }
+    traces
+}
+
+impl Traces {
+    /// The first word of a statement.
+    fn begin(&mut self, first: &[u8], lexer: &Lexer<'_>) {
+        let is = |words: &[&str]| words.iter().any(|word| first.eq_ignore_ascii_case(word.as_bytes()));
+        if is(&["set"]) {
+            self.set(lexer);
+        } else if is(&["reset"]) {
+            self.settings = true;
+        } else if is(&["do", "call", "discard"]) {
+            self.add(&Self::everything());
+        } else if is(&["create", "drop", "declare", "close", "listen", "unlisten", "prepare", "deallocate"]) {
+            self.objects = true;
+        }
+    }
+
+    /// Behind SET.
+    fn set(&mut self, lexer: &Lexer<'_>) {
+        let mut words = lexer.clone().map_while(Result::ok).take(24).peekable();
+        let raw = |token: Token| lexer.text().get(token.range()).unwrap_or_default();
+        let mut name = String::new();
+        let mut option = None;
+        // SESSION and LOCAL may be the start of a name too.
+        if let Some(token) = words.peek().copied()
+            && (raw(token).eq_ignore_ascii_case(b"local") || raw(token).eq_ignore_ascii_case(b"session"))
+        {
+            words.next();
+            option = Some(token);
+        }
+        let local = option.is_some_and(|token| raw(token).eq_ignore_ascii_case(b"local"));
+        match words.peek().map(|token| raw(*token)) {
+            Some(b"." | b"=") => name.extend(option.and_then(|token| name_of(lexer.text(), token))),
+            Some(word)
+                if option.is_none() && (is_word(word, "transaction") || is_word(word, "constraints")) =>
+            {
+                return;
+            }
+            _ if local => return,
+            _ => {}
+        }
+        self.settings = true;
+        for token in words {
+            match token.kind {
+                TokenKind::Word | TokenKind::Quoted if name.is_empty() || name.ends_with('.') => {
+                    let Some(part) = name_of(lexer.text(), token) else {
+                        self.unclear = true;
+                        return;
+                    };
+                    name.push_str(&part);
+                }
+                TokenKind::Punctuation(b'.') => name.push('.'),
+                _ => break,
+            }
+        }
+        if name.contains('.') {
+            self.name(&name);
+        }
+    }
+
+    /// Any word.
+    fn word(&mut self, token: Token, raw: &[u8], lexer: &Lexer<'_>) {
+        if !matches!(token.kind, TokenKind::Word | TokenKind::Quoted) {
+            return;
+        }
+        let mut buffer = [0; names::LONGEST];
+        let name = names::fold(lexer.text(), token, &mut buffer).unwrap_or(raw);
+        if name.starts_with(b"temp") || name.starts_with(b"pg_temp") {
+            self.objects = true;
+        }
+        if memchr::memmem::find(name, b"advisory").is_some() {
+            self.locks = true;
+        }
+        if name == b"set_config" {
+            self.set_config(lexer);
+        }
+    }
+
+    /// Behind `set_config`.
+    fn set_config(&mut self, lexer: &Lexer<'_>) {
+        let mut tokens = lexer.clone().map_while(Result::ok).take(64);
+        if tokens.next().map(|token| token.kind) != Some(TokenKind::Punctuation(b'(')) {
+            return;
+        }
+        let raw = |token: Token| lexer.text().get(token.range()).unwrap_or_default();
+        let (mut depth, mut argument, mut count) = (0_usize, 0, 0);
+        let (mut name, mut local) = (None, false);
+        for token in tokens {
+            match token.kind {
+                TokenKind::Punctuation(b')') if depth == 0 => break,
+                TokenKind::Punctuation(b'(' | b'[') => depth += 1,
+                TokenKind::Punctuation(b')' | b']') => depth = depth.saturating_sub(1),
+                TokenKind::Punctuation(b',') if depth == 0 => {
+                    (argument, count) = (argument + 1, 0);
+                    continue;
+                }
+                _ => {}
+            }
+            count += 1;
+            if argument == 0 {
+                name = std::str::from_utf8(raw(token)).ok().filter(|_| count == 1).and_then(content);
+            }
+            local = argument == 2 && count == 1 && is_true(token, raw(token));
+        }
+        if local {
+            return;
+        }
+        self.settings = true;
+        match name {
+            Some(name) if name.contains('.') => self.name(&name.to_ascii_lowercase()),
+            Some(_) => {}
+            None => self.unclear = true,
+        }
+    }
+}
+
+fn is_word(raw: &[u8], word: &str) -> bool {
+    raw.eq_ignore_ascii_case(word.as_bytes())
+}
+
+/// A part of a setting's name. Settings are found whatever their case is.
+fn name_of(text: &[u8], token: Token) -> Option<String> {
+    let mut buffer = [0; names::LONGEST];
+    let name = names::fold(text, token, &mut buffer)?;
+    Some(std::str::from_utf8(name).ok()?.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Traces {
+        Traces {
+            settings: true,
+            names: names.iter().map(|name| (*name).into()).collect(),
+            ..Traces::default()
+        }
+    }
+
+    fn settings() -> Traces {
+        names(&[])
+    }
+
+    fn objects() -> Traces {
+        Traces { objects: true, ..Traces::default() }
+    }
+
+    fn locks() -> Traces {
+        Traces { locks: true, ..Traces::default() }
+    }
+
+    #[test]
+    fn what_is_left_is_told_by_the_words() {
+        for (text, expected) in [
+            ("SET work_mem = '1MB'", settings()),
+            ("set session work_mem to 1", settings()),
+            ("SET app.tenant = 'x'", names(&["app.tenant"])),
+            ("SET SESSION App.\"Tenant\" TO 'x'", names(&["app.tenant"])),
+            ("SET session.x = 1", names(&["session.x"])),
+            ("SET local.x = 1", names(&["local.x"])),
+            ("BEGIN; SET a.b = 1; SET LOCAL c.d = 1", names(&["a.b"])),
+            ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", settings()),
+            ("SET ROLE app", settings()),
+            ("RESET ALL", settings()),
+            ("SELECT set_config('a.B', $1, false)", names(&["a.b"])),
+            ("SELECT pg_catalog.set_config ( 'work_mem', f(1, 2), $1 )", settings()),
+            ("SELECT Set_Config('a.b', 'true', true), set_config('c.d', '', 'f')", names(&["c.d"])),
+            ("SELECT set_config($1, $2, false)", Traces { unclear: true, ..settings() }),
+            ("SELECT set_config('a.' || x, '1', false)", Traces { unclear: true, ..settings() }),
+            ("DO $$ $$", Traces::everything()),
+            ("/* c */ CALL p()", Traces::everything()),
+            ("DISCARD ALL", Traces::everything()),
+            ("CREATE TEMP TABLE t (x int)", objects()),
+            ("SELECT 1 INTO TEMPORARY t", objects()),
+            ("SELECT 1 INTO pg_temp.t", objects()),
+            ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", objects()),
+            ("SELECT 1; LISTEN a", objects()),
+            ("SELECT pg_try_advisory_lock(1)", locks()),
+            ("select \"pg_advisory_unlock_all\"()", locks()),
+            ("SELECT '\\'; SET a.b = 1; --'", names(&["a.b"])),
+            ("SELECT temp FROM t; é\u{1}", Traces { unclear: true, ..Traces::everything() }),
+        ] {
+            assert_eq!(traces(text.as_bytes()).map(|traces| *traces), Some(expected), "{text}");
+            assert_eq!(traces(format!("{text}\0\0\0").as_bytes()), traces(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn most_texts_leave_nothing() {
+        for text in [
+            "",
+            ";",
+            "SELECT 1",
+            " select * FROM offset_configs WHERE name = 'x';",
+            "UPDATE t SET x = 1",
+            "BEGIN",
+            "SET LOCAL a.b = 1",
+            "SET TRANSACTION READ ONLY",
+            "BEGIN; SET LOCAL work_mem = 1; SELECT set_config('a.b', $1, true); COMMIT",
+            "SET CONSTRAINTS ALL DEFERRED",
+            "SELECT 'set_config(1)', 'advisory_'",
+            "SHOW work_mem",
+            "EXPLAIN SELECT 1",
+        ] {
+            assert_eq!(traces(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn too_many_names_are_unclear() {
+        let text: String = (0..=MOST_NAMES).map(|n| format!("SET a.b{n} = 1;")).collect();
+        let traces = traces(text.as_bytes()).unwrap();
+        assert!(traces.unclear && traces.names.len() == MOST_NAMES);
+    }
+}

@@ -1,0 +1,256 @@
+//! What a client leaves in its session is its own: settings follow it to every server, and what cannot follow keeps the
+//! server with it for as long as it lives (H5, H16, H22, H44, S20, S36, S42, S43).
+
+use std::time::Duration;
+
+use crate::support::{database::Database, msg::*, pooler::Pooler, raw::Raw};
+
+/// A database and a pooler whose servers are taken in turn: no client has the same one twice in a row.
+fn turning() -> (Database, Pooler) {
+    let database = Database::new();
+    let pooler =
+        Pooler::of(&database, &["default_pool_size = 3", "server_round_robin = true", "workers = 1"]);
+    let mut clients: Vec<Raw> = (0..3).map(|_| pooler.connect()).collect();
+    ["BEGIN", "COMMIT"].iter().for_each(|sql| clients.iter_mut().for_each(|client| drop(client.sql(sql))));
+    pooler.wait_for_pool("sv_idle", 3);
+    (database, pooler)
+}
+
+/// What sessions may differ in.
+const STATE: &str = "SELECT current_setting('work_mem'), current_setting('statement_timeout'), \
+    coalesce(nullif(current_setting('app.tenant', true), ''), 'none'), \
+    coalesce(nullif(current_setting('app.other', true), ''), 'none'), current_user, \
+    current_setting('search_path'), current_setting('default_transaction_isolation')";
+
+fn state(client: &mut Raw) -> Vec<String> {
+    client.sql(STATE)
+}
+
+fn backend(client: &mut Raw) -> String {
+    client.sql("SELECT pg_backend_pid()")[0].clone()
+}
+
+/// Runs each script at PostgreSQL and through pooler, where another client works on all servers in between. Statements are
+/// one message each; those that fail are meant to.
+fn same_state(scripts: &[&[&str]], send: impl Fn(&mut Raw, &str)) {
+    let (database, pooler) = turning();
+    database.sql("GRANT pg_monitor TO app");
+    let mut other = pooler.connect();
+    let untouched = state(&mut other);
+    for script in scripts {
+        let (mut direct, mut pooled) = (database.connect(), pooler.connect());
+        for sql in *script {
+            send(&mut direct, sql);
+            send(&mut pooled, sql);
+            for _ in 0..4 {
+                assert_eq!(state(&mut other), untouched, "{script:?}: the other client, behind {sql}");
+            }
+            let open = |client: &Raw| client.received.last().map(|frame| frame.body.clone());
+            assert_eq!(open(&pooled), open(&direct), "{script:?}: {sql}");
+            if open(&direct).as_deref() == Some(b"I") {
+                let expected = state(&mut direct);
+                for _ in 0..4 {
+                    assert_eq!(state(&mut pooled), expected, "{script:?}: behind {sql}");
+                }
+            }
+        }
+        drop(pooled);
+        for _ in 0..4 {
+            assert_eq!(state(&mut other), untouched, "{script:?}: behind its client");
+        }
+    }
+}
+
+const SCRIPTS: [&[&str]; 12] = [
+    &["SET work_mem = '7MB'", "SET app.tenant = 'it''s \\ \u{fc}'", "RESET work_mem", "RESET ALL"],
+    &["SET SESSION statement_timeout = '5min'", "SET statement_timeout TO DEFAULT"],
+    &["SELECT set_config('app.tenant', 'a', false), set_config('work_mem', '8MB', false)", "DISCARD ALL"],
+    &["BEGIN", "SET work_mem = '9MB'", "ROLLBACK", "BEGIN", "SET work_mem = '9MB'", "COMMIT"],
+    &["BEGIN", "SET app.tenant = 'a'", "SAVEPOINT s", "SET app.tenant = 'b'", "ROLLBACK TO s", "COMMIT"],
+    &["BEGIN", "SET LOCAL work_mem = '9MB'", "SELECT set_config('app.tenant', 'a', true)", "COMMIT"],
+    &["BEGIN", "SET work_mem = '6MB'", "SELECT 1/0", "COMMIT", "SET work_mem = '5MB'"],
+    &["SET ROLE pg_monitor", "SET work_mem = '7MB'", "RESET ROLE", "SET ROLE pg_monitor", "SET ROLE NONE"],
+    &["SET search_path = \"Odd, name\", pg_catalog", "SET work_mem = '7MB'; SET app.other = '1'"],
+    &["SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE", "RESET ALL"],
+    &["DO $$ BEGIN SET work_mem = '7MB'; PERFORM set_config('statement_timeout', '9min', false); END $$"],
+    &[
+        "SET work_mem = '7MB'; SELECT 1/0",
+        "BEGIN; SET work_mem = '6MB'; COMMIT; SELECT 1/0",
+        "RESET work_mem",
+    ],
+];
+
+#[test]
+fn settings_follow_their_client_and_nobody_else() {
+    same_state(&SCRIPTS, |client, sql| {
+        client.send(&query(sql));
+        client.ready(1);
+    });
+}
+
+#[test]
+fn settings_follow_in_the_extended_protocol() {
+    let single =
+        SCRIPTS.iter().filter(|script| script.iter().all(|sql| !sql.contains("; ") || sql.starts_with("DO")));
+    let single: Vec<&[&str]> = single.copied().collect();
+    assert!(single.len() > 8);
+    same_state(&single, |client, sql| {
+        client.send_all(&[parse("", sql), bind("", &[]), execute(), sync()]);
+        client.ready(1);
+    });
+    same_state(&single, |client, sql| {
+        client.send_all(&[parse("named", sql), close("other"), sync()]);
+        client.ready(1);
+        client.send_all(&[bind("named", &[]), execute(), sync(), close("named"), sync()]);
+        client.ready(2);
+    });
+}
+
+/// What is sent without waiting for answers.
+#[test]
+fn settings_hold_for_what_follows_in_the_pipeline() {
+    let (_database, pooler) = turning();
+    let (mut client, mut other) = (pooler.connect(), pooler.connect());
+    let unit = |sql: &str| [parse("", sql), bind("", &[]), execute(), sync()].concat();
+    for round in 1..=5 {
+        let set = format!("SET work_mem = '{round}MB'");
+        client.send_all(&[
+            unit(&set),
+            unit("SHOW work_mem"),
+            query(&set),
+            query("SHOW work_mem"),
+            unit(&set),
+        ]);
+        client.ready(5);
+        assert_eq!(client.sql("SHOW work_mem"), [format!("{round}MB")]);
+        assert_eq!(other.sql("SHOW work_mem"), ["4MB"]);
+    }
+}
+
+/// A prepared SET is one whenever it is executed.
+#[test]
+fn prepared_settings_count_when_they_are_executed() {
+    let (_database, pooler) = turning();
+    let (mut client, mut other) = (pooler.connect(), pooler.connect());
+    let set = "SELECT set_config('app.tenant', $1, false)";
+    client.send_all(&[parse("set", set), sync()]);
+    client.ready(1);
+    let tenant = "SELECT current_setting('app.tenant', true)";
+    for value in ["a", "b", "c", "d"] {
+        client.send_all(&[bind("set", &[Some(value)]), execute(), sync()]);
+        client.ready(1);
+        for _ in 0..3 {
+            assert_eq!(client.sql(tenant), [value]);
+            assert_ne!(other.sql(tenant), [value]);
+        }
+    }
+}
+
+/// Ways to bind a server to its client, and how the binding ends.
+const BOUND: [(&str, &str, &str); 8] = [
+    ("CREATE TEMP TABLE t (x int)", "SELECT count(*) FROM t", "DROP TABLE t"),
+    ("SELECT 1 AS x INTO TEMP t", "SELECT count(*) FROM t", "DISCARD TEMP"),
+    ("CREATE TEMP SEQUENCE s", "SELECT nextval('s')", "DROP SEQUENCE s"),
+    ("SELECT pg_advisory_lock(77)", "SELECT 1", "SELECT pg_advisory_unlock(77)"),
+    ("BEGIN; DECLARE c SCROLL CURSOR WITH HOLD FOR SELECT 1; COMMIT", "FETCH ABSOLUTE 1 FROM c", "CLOSE c"),
+    ("LISTEN news", "SELECT 1", "UNLISTEN news"),
+    ("PREPARE p AS SELECT 1", "EXECUTE p", "DEALLOCATE p"),
+    (
+        "DO $$ BEGIN CREATE TEMP TABLE t (x int); END $$",
+        "SELECT count(*) FROM t",
+        "DO $$ BEGIN DROP TABLE t; END $$",
+    ),
+];
+
+#[test]
+fn what_cannot_follow_binds_the_server_for_as_long_as_it_is_there() {
+    let (_database, pooler) = turning();
+    let mut other = pooler.connect();
+    for (binds, uses, ends) in BOUND {
+        let mut client = pooler.connect();
+        client.sql(binds);
+        let own = backend(&mut client);
+        for _ in 0..4 {
+            client.sql(uses);
+            assert_eq!(backend(&mut client), own, "{binds}");
+            assert_ne!(backend(&mut other), own, "{binds}");
+        }
+        client.sql(ends);
+        let servers: Vec<String> = (0..4).map(|_| backend(&mut client)).collect();
+        assert!(servers.iter().any(|server| *server != own), "{binds}: still bound behind {ends}");
+    }
+}
+
+#[test]
+fn nothing_is_left_behind_by_a_client_that_is_gone() {
+    let (database, pooler) = turning();
+    for (binds, ..) in BOUND {
+        let mut client = pooler.connect();
+        client.sql(binds);
+        let own = backend(&mut client);
+        drop(client);
+        pooler.wait_for_pool("sv_idle", 3);
+        let left =
+            format!("SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = {own})");
+        assert_eq!(database.sql(&left), ["0"], "{binds}");
+        let mut next = pooler.connect();
+        for _ in 0..3 {
+            let state = "SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()";
+            assert_eq!(next.sql(state), ["0"], "{binds}");
+            let more = "SELECT (SELECT count(*) FROM pg_prepared_statements WHERE from_sql) \
+                        + (SELECT count(*) FROM pg_cursors WHERE is_holdable) \
+                        + (SELECT count(*) FROM pg_listening_channels())";
+            assert_eq!(next.sql(more), ["0"], "{binds}");
+        }
+    }
+    // Without waiting for the answer.
+    for sql in ["SET work_mem = '7MB'", "SELECT set_config('app.tenant', 'gone', false)", "SET ROLE NONE"] {
+        let mut client = pooler.connect();
+        client.send(&query(sql));
+        client.disconnect();
+    }
+    pooler.wait_for_pool("sv_idle", 3);
+    let mut next = pooler.connect();
+    for _ in 0..6 {
+        assert_eq!(next.sql("SHOW work_mem"), ["4MB"]);
+        assert_ne!(next.sql("SELECT current_setting('app.tenant', true)"), ["gone"]);
+    }
+}
+
+/// A setting whose name is not told keeps the server until the client leaves.
+#[test]
+fn setting_of_unknown_name_binds_the_server() {
+    let (_database, pooler) = turning();
+    let (mut client, mut other) = (pooler.connect(), pooler.connect());
+    client.send_all(&[
+        parse("", "SELECT set_config($1, $2, false)"),
+        bind("", &[Some("app.secret"), Some("mine")]),
+        execute(),
+        sync(),
+    ]);
+    client.ready(1);
+    let secret = "SELECT current_setting('app.secret', true)";
+    for _ in 0..4 {
+        assert_eq!(client.sql(secret), ["mine"]);
+        assert_ne!(other.sql(secret), ["mine"]);
+    }
+    drop(client);
+    pooler.wait_for_pool("sv_idle", 3);
+    for _ in 0..6 {
+        assert_ne!(other.sql(secret), ["mine"]);
+    }
+}
+
+/// The question about what is left must not be hit by a cancel request, nor is it told of.
+#[test]
+fn questions_of_poolers_own_do_not_show() {
+    let (_database, pooler) = turning();
+    let mut client = pooler.connect();
+    client.send(&query("SET work_mem = '7MB'"));
+    let tags: Vec<u8> = client.ready(1).iter().map(|frame| frame.tag).collect();
+    assert_eq!(tags, b"CZ");
+    client.send_all(&[query("SELECT set_config('app.tenant', 'a', false)"), query("SELECT 1")]);
+    let tags: Vec<u8> = client.ready(2).iter().map(|frame| frame.tag).collect();
+    assert_eq!(tags, b"TDCZTDCZ");
+    client.silent(Duration::from_millis(50));
+}
