@@ -308,10 +308,10 @@ impl Worker {
         // The first one that is fit: what has failed on one is rare.
         let chosen =
             chosen.filter(|node| !self.is_unfit(client, cluster, *node)).or_else(|| nodes().find(fit))?;
-        if at_once(&chosen) {
+        if at_once(&chosen) || !self.is_full(client, chosen) {
             return Some(chosen);
         }
-        // Nobody waits at one replica while another has a server for him.
+        // Nobody waits at one replica while another has a server for him. (One that may open more does so.)
         nodes().find(|node| at_once(node) && fit(node)).or(Some(chosen))
     }
 
@@ -342,6 +342,12 @@ impl Worker {
     fn known_sibling(&self, client: &Client, node: usize) -> Option<usize> {
         let seat = self.shards.get(client.shard)?.seat.as_ref()?;
         if seat.node == node { Some(client.shard) } else { seat.siblings.get(node).copied()? }
+    }
+
+    /// A node may not have more servers for this client than it has.
+    fn is_full(&self, client: &Client, node: usize) -> bool {
+        let shard = self.known_sibling(client, node).and_then(|shard| self.shards.get(shard));
+        shard.is_some_and(|shard| shard.pool.is_full(false))
     }
 
     /// A node has a free server for this client.
