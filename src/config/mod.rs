@@ -119,6 +119,16 @@ pub enum ClientPlacement {
     Rotate,
 }
 
+/// When a server is asked what its client has left in the session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SessionState {
+    /// When a text may have left something.
+    #[default]
+    Suspected,
+    /// Behind every transaction.
+    Always,
+}
+
 /// What a read must have seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadConsistency {

@@ -6,7 +6,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    AuthType, ClientPlacement, LogFormat, PoolMode, ReadConsistency, Route, SslMode,
+    AuthType, ClientPlacement, LogFormat, PoolMode, ReadConsistency, Route, SessionState, SslMode,
     table::{Change, Row, SettingError, default_of, find},
     value::{
         AtLeast, Bytes, COUNT, Choice, Codec, FilePath, Flag, Input, List, Mode, Number, Text, Time, Word,
@@ -35,6 +35,8 @@ const AUTH_TYPES: Choice<AuthType> = Choice(&[
     ("scram-sha-256", AuthType::ScramSha256),
 ]);
 const LOG_FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+const SESSION_STATES: Choice<SessionState> =
+    Choice(&[("suspected", SessionState::Suspected), ("always", SessionState::Always)]);
 const PLACEMENTS: Choice<ClientPlacement> = Choice(&[
     ("packed", ClientPlacement::Packed),
     ("even", ClientPlacement::Even),
@@ -111,6 +113,12 @@ settings! {
         /// client leaves) or `statement` (after each statement; transaction blocks are refused). A change counts for
         /// new clients: those that are connected keep their mode.
         pool_mode: PoolMode = "transaction", POOL_MODES, Live, "In PgBouncer `session`.";
+        /// When the server is asked what a client has left in its session (in transaction and statement mode), so that settings
+        /// follow the client to every server, and a server with temporary tables, advisory locks, WITH HOLD cursors, LISTEN or
+        /// PREPARE stays with its client while these are there: `suspected` (behind a transaction whose texts may leave something:
+        /// SET, set_config, CREATE, DECLARE, DO, CALL, LISTEN, PREPARE, advisory locks) or `always` (behind every transaction:
+        /// finds what functions hide, and costs a round trip each).
+        session_state: SessionState = "suspected", SESSION_STATES, Live, "Not in PgBouncer, where it stays on the server.";
         /// Server connections of a pool, that is of one user in one database; 0: no limit.
         default_pool_size: u32 = "20", COUNT, Live;
         /// Server connections that a pool keeps open even when nobody needs them.

@@ -10,6 +10,7 @@ use super::{
     pipeline::{Expected, Synthetic, Undone, Verdict},
     state::{ClientSession, NOBODY, ServerSession, Shared},
     statements::Description,
+    traces::Asking,
 };
 use crate::protocol::{
     TransactionStatus, backend as be, encode,
@@ -246,7 +247,8 @@ impl Downstream<'_> {
         if self.server.resets.are_expected() && self.restore(out) {
             return true;
         }
-        if self.server.traces.are_suspected() && self.ask_for_traces() {
+        let asks = self.server.asking == Asking::Always || self.server.traces.are_suspected();
+        if asks && self.ask_for_traces() {
             return true;
         }
         self.ready += 1;

@@ -8,7 +8,7 @@ use super::{
     pipeline::{Pipeline, Synthetic, Undone},
     resets::Resets,
     statements::{ClientStatements, Registry, ServerStatements},
-    traces::Traces,
+    traces::{Asking, Traces},
 };
 use crate::protocol::TransactionStatus;
 
@@ -59,8 +59,9 @@ pub struct ServerSession {
     pub resets: Resets,
     pub effects: Effects,
     pub traces: Traces,
-    /// What its client leaves in the session follows it, or binds the server to it (not in session mode).
-    pub follows: bool,
+    pub asking: Asking,
+    /// The server has said that nothing binds it to its client, and nobody has asked since.
+    pub(super) settled: bool,
     /// Status in the last ReadyForQuery.
     pub status: TransactionStatus,
     /// The client whose unnamed statement the server holds, or [`NOBODY`].
@@ -158,7 +159,8 @@ impl ServerSession {
             resets: Resets::default(),
             effects: Effects::default(),
             traces: Traces::default(),
-            follows: false,
+            asking: Asking::Never,
+            settled: false,
             status: TransactionStatus::Idle,
             unnamed_of: NOBODY,
             passing: 0,
@@ -213,6 +215,11 @@ impl ServerSession {
     /// Whether a DISCARD ALL has been carried out since this was asked last.
     pub fn take_discarded(&mut self) -> bool {
         std::mem::take(&mut self.discarded)
+    }
+
+    /// Whether the server has said, since this was asked last, that its client has left nothing that cannot follow it.
+    pub fn take_settled(&mut self) -> bool {
+        std::mem::take(&mut self.settled)
     }
 
     /// ReadyForQuery: whether what stands before it has changed nothing, as far as its tags tell: it is an error alone, or a

@@ -21,6 +21,18 @@ use crate::{
 /// Most bytes of names and values that follow a client.
 const MOST_BYTES: usize = 64 << 10;
 
+/// When a server is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Asking {
+    /// Its client keeps it.
+    #[default]
+    Never,
+    /// When a text may have left something.
+    Suspected,
+    /// Behind every transaction.
+    Always,
+}
+
 /// What a server is asked, and has answered.
 #[derive(Debug, Default)]
 pub struct Traces {
@@ -110,24 +122,24 @@ const CURSOR: &str = "cursor WITH HOLD";
 const LISTEN: &str = "LISTEN";
 const PREPARE: &str = "PREPARE";
 const ADVISORY: &str = "advisory lock";
+const AUTHORIZATION: &str = "SESSION AUTHORIZATION";
 
 impl Downstream<'_> {
     /// ReadyForQuery has come. True if the server is asked first, and the client is told later.
     pub(super) fn ask_for_traces(&mut self) -> bool {
-        let server = &mut *self.server;
-        if let Some(answer) = server.traces.asked.take() {
+        let answer = self.server.traces.asked.take();
+        let answered = answer.is_some();
+        if let Some(answer) = answer {
             self.learn_traces(*answer);
         }
         let server = &mut *self.server;
-        if server.traces.suspected.are_none() {
-            return false;
-        }
-        if !server.follows {
-            server.traces.clear();
-            return false;
+        match server.asking {
+            Asking::Never => server.traces.clear(),
+            Asking::Always if !answered => server.traces.suspected.add(&sql::traces::Traces::everything()),
+            Asking::Suspected | Asking::Always => {}
         }
         let last = server.pipeline.is_empty() && server.status == TransactionStatus::Idle;
-        if !last || self.client.id == NOBODY {
+        if server.traces.suspected.are_none() || !last || self.client.id == NOBODY {
             return false;
         }
         let mut about = std::mem::take(&mut server.traces.suspected);
@@ -167,15 +179,17 @@ impl Downstream<'_> {
             self.client.label = if same { Arc::clone(&of_server) } else { learnt(&self.client.label) };
             server.label = of_server;
         }
-        let keeps = |pinned: &&'static str| {
-            let asked = match *pinned {
-                ADVISORY => answer.about.locks,
-                _ => answer.about.objects,
-            };
-            !asked || *pinned == "LOAD"
+        let keeps = |pinned: &&'static str| match *pinned {
+            "LOAD" => true,
+            ADVISORY => !answer.about.locks,
+            AUTHORIZATION => false,
+            _ => !answer.about.objects,
         };
         let before = server.pinned.filter(keeps);
-        server.pinned = server.traces.stays.or(before).or(answer.bound);
+        let authorized = server.foreign.role.then_some(AUTHORIZATION);
+        server.pinned = server.traces.stays.or(authorized).or(before).or(answer.bound);
+        let about = &answer.about;
+        server.settled = server.pinned.is_none() && about.settings && about.objects && about.locks;
     }
 }
 

@@ -76,7 +76,8 @@ impl<F: Facts + ?Sized> Scan<'_, F> {
             b"set_config" => {
                 let (local, plain) = set_config_arguments(lexer);
                 self.hidden_setting |= !plain;
-                !local
+                // Its name being known, it follows the client.
+                !local && !plain
             }
             _ if name.starts_with(b"dblink") => true,
             _ if name.windows(8).any(|part| part == b"advisory") => {

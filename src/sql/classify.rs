@@ -84,7 +84,6 @@ impl<F: Facts + ?Sized> Statements<'_, F> {
 
     fn control(&mut self, key: Key, first: Token) -> Result<(), Junk> {
         let control = control::parse(key, &self.lexer);
-        self.scan.session |= control.session;
         self.scan.writes.any |= control.writes;
         self.own |= matches!(control.kind, Kind::Pooler(_));
         self.control = Some((control.kind, first));

@@ -9,25 +9,6 @@ use super::{
     names,
 };
 
-/// Settings (or the words in their place: TIME ZONE, NAMES) that leave nothing behind on one server only.
-const FOLLOWED: [&str; 15] = [
-    "application_name",
-    "client_encoding",
-    "client_min_messages",
-    "datestyle",
-    "idle_in_transaction_session_timeout",
-    "idle_session_timeout",
-    "intervalstyle",
-    "lock_timeout",
-    "names",
-    "standard_conforming_strings",
-    "statement_timeout",
-    "time",
-    "timezone",
-    "transaction_timeout",
-    "default_transaction_read_only",
-];
-
 /// What the names of pooler's own settings begin with.
 const OWN: &str = "pooler.";
 
@@ -35,8 +16,6 @@ const OWN: &str = "pooler.";
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Control {
     pub(super) kind: Kind,
-    /// It leaves something in the session.
-    pub(super) session: bool,
     /// It may change relations.
     pub(super) writes: bool,
 }
@@ -64,8 +43,7 @@ pub(super) fn parse(first: Key, lexer: &Lexer<'_>) -> Control {
             name.map(|name| Kind::Pooler(PoolerStatement::Show { name }))
         }
     };
-    let session = kind.is_none() && first == Key::Reset;
-    Control { kind: kind.unwrap_or(Kind::Primary), session, writes: false }
+    Control { kind: kind.unwrap_or(Kind::Primary), writes: false }
 }
 
 /// The tokens of one statement.
@@ -189,8 +167,8 @@ impl<'t> Words<'t> {
     }
 
     fn end_of_transaction(&mut self, first: Key) -> Control {
-        let plain = |kind| Control { kind, session: false, writes: false };
-        let primary = Control { kind: Kind::Primary, session: false, writes: true };
+        let plain = |kind| Control { kind, writes: false };
+        let primary = Control { kind: Kind::Primary, writes: true };
         let _ = self.word("work") || self.word("transaction");
         if self.at_end() {
             return plain(Kind::End);
@@ -214,54 +192,27 @@ impl<'t> Words<'t> {
     }
 
     fn set(&mut self) -> Control {
-        let control = |kind, session| Control { kind, session, writes: false };
+        let control = |kind| Control { kind, writes: false };
         if self.option("constraints") {
             // Runs deferred triggers.
-            return Control { kind: Kind::Primary, session: false, writes: true };
+            return Control { kind: Kind::Primary, writes: true };
         }
         let local = self.option("local");
         let session = !local && self.option("session");
         if self.option("transaction") {
-            return control(self.modes().map_or(Kind::Primary, Kind::SetTransaction), false);
+            return control(self.modes().map_or(Kind::Primary, Kind::SetTransaction));
         }
         // SET SESSION CHARACTERISTICS, or SET SESSION SESSION CHARACTERISTICS.
         let doubled = self.option("session");
         if (session || doubled) && self.word("characteristics") {
             let mode = self.phrase(&["as", "transaction"]).then(|| self.modes()).flatten();
             let mode = mode.filter(|_| !local);
-            // The level of isolation is not reported.
-            let lasts = mode.is_none_or(|mode| mode.serializable.is_some());
-            return control(mode.map_or(Kind::Primary, Kind::SetCharacteristics), lasts);
+            return control(mode.map_or(Kind::Primary, Kind::SetCharacteristics));
         }
         if doubled {
-            return control(Kind::Primary, !local);
+            return control(Kind::Primary);
         }
-        let followed = self.is_followed() || self.is_exact_floats();
-        let kind = self.setting(local);
-        let lasts = !matches!(kind, Kind::Pooler(_) | Kind::SetTransaction(_));
-        control(kind, lasts && !local && !followed)
-    }
-
-    /// The setting goes with its client to every server, because servers report it; or it makes no difference to what a
-    /// statement gives.
-    fn is_followed(&self) -> bool {
-        let word = self.now.map(|token| self.raw(token)).unwrap_or_default();
-        is_followed(word)
-    }
-
-    /// `extra_float_digits = 3`, which pgjdbc says at every start: above zero it is the same as the default (PostgreSQL 12,
-    /// config.sgml: any value greater than 0 selects the shortest-precise format).
-    fn is_exact_floats(&self) -> bool {
-        let mut ahead = Words { lexer: self.lexer.clone(), now: self.now };
-        if ahead.setting_name().is_none_or(|name| &*name != "extra_float_digits") {
-            return false;
-        }
-        if ahead.now.is_some_and(|token| ahead.raw(token) == b"=") {
-            ahead.step();
-        } else if !ahead.word("to") {
-            return false;
-        }
-        ahead.value().is_some_and(|value| matches!(&*value, "1" | "2" | "3")) && ahead.at_end()
+        control(self.setting(local))
     }
 
     /// name = value
@@ -374,10 +325,6 @@ pub(super) fn is_control(key: Key) -> bool {
     )
 }
 
-fn is_followed(name: &[u8]) -> bool {
-    FOLLOWED.iter().any(|followed| followed.as_bytes().eq_ignore_ascii_case(name))
-}
-
 /// Functions that set or show a setting.
 pub(super) fn is_of_settings(function: &[u8]) -> bool {
     matches!(function, b"set_config" | b"current_setting")
@@ -421,24 +368,23 @@ pub fn names_pooler(text: &[u8], standard_strings: bool) -> bool {
     false
 }
 
-/// The third argument of set_config, behind its `(`, is literally true, so that it ends with the transaction; or the setting
-/// is one that goes with its client. And the first is a plain string, so that its text tells which setting it is.
+/// The third argument of set_config, behind its `(`, is literally true, so that it ends with the transaction. And the first is
+/// a plain string, so that its text tells which setting it is.
 pub(super) fn set_config_arguments(lexer: &Lexer<'_>) -> (bool, bool) {
     // Longer ones are not what people write, and reading ahead again and again is to stay linear.
     const MOST: usize = 24;
-    let (mut local, mut plain, mut followed) = (false, false, false);
+    let (mut local, mut plain) = (false, false);
     let (mut argument, mut tokens, mut depth) = (0, 0, 0_usize);
     for token in lexer.clone().take(MOST) {
         let Ok(token) = token else { break };
         match token.kind {
             TokenKind::Punctuation(b'(' | b'[') => depth += 1,
             TokenKind::Punctuation(b')') if depth == 0 => {
-                return (followed || local && argument == 2 && tokens == 1, plain);
+                return (local && argument == 2 && tokens == 1, plain);
             }
             TokenKind::Punctuation(b')' | b']') => depth = depth.saturating_sub(1),
             TokenKind::Punctuation(b',') if depth == 0 => {
                 plain &= argument > 0 || tokens == 1;
-                followed &= plain;
                 (argument, tokens) = (argument + 1, 0);
                 continue;
             }
@@ -447,9 +393,7 @@ pub(super) fn set_config_arguments(lexer: &Lexer<'_>) -> (bool, bool) {
         tokens += 1;
         let raw = lexer.text().get(token.range()).unwrap_or_default();
         if argument == 0 && tokens == 1 {
-            let name = std::str::from_utf8(raw).ok().and_then(content);
-            plain = name.is_some();
-            followed = name.is_some_and(|name| is_followed(name.as_bytes()) && !name.contains("read_only"));
+            plain = std::str::from_utf8(raw).ok().and_then(content).is_some();
         }
         local = argument == 2 && is_true(token, raw);
     }

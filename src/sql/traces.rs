@@ -22,7 +22,8 @@ pub struct Traces {
     pub locks: bool,
     /// Settings with a dot in their name that may have been set: the server lists them nowhere.
     pub names: Vec<Box<str>>,
-    /// A setting was set whose name the text does not tell.
+    /// What nobody can ask for: a setting whose name the text does not tell, the seed of random numbers, connections of
+    /// dblink.
     pub unclear: bool,
 }
 
@@ -52,7 +53,8 @@ impl Traces {
         }
     }
 
-    fn everything() -> Self {
+    /// All that can be asked for.
+    pub fn everything() -> Self {
         Self { settings: true, objects: true, locks: true, ..Self::default() }
     }
 }
@@ -111,6 +113,8 @@ fn has_word(text: &[u8]) -> bool {
     };
     memchr::memchr_iter(b'_', text).any(|at| around(at, b"set", b"config") || around(at, b"advisory", b""))
         || memchr::memchr2_iter(b'm', b'M', text).any(|at| around(at, b"te", b"p"))
+        // As people write them.
+        || [&b"setseed"[..], b"SETSEED", b"dblink", b"DBLINK"].iter().any(|word| memchr::memmem::find(text, word).is_some())
 }
 
 fn read(text: &[u8], standard_strings: bool) -> Traces {
@@ -204,6 +208,9 @@ impl Traces {
         }
         if memchr::memmem::find(name, b"advisory").is_some() {
             self.locks = true;
+        }
+        if name == b"setseed" || name.starts_with(b"dblink") {
+            self.unclear = true;
         }
         if name == b"set_config" {
             self.set_config(lexer);
@@ -311,6 +318,8 @@ mod tests {
             ("SELECT 1; LISTEN a", objects()),
             ("SELECT pg_try_advisory_lock(1)", locks()),
             ("select \"pg_advisory_unlock_all\"()", locks()),
+            ("SELECT setseed(0.5)", Traces { unclear: true, ..Traces::default() }),
+            ("SELECT dblink_connect('x')", Traces { unclear: true, ..Traces::default() }),
             ("SELECT '\\'; SET a.b = 1; --'", names(&["a.b"])),
             ("SELECT temp FROM t; é\u{1}", Traces { unclear: true, ..Traces::everything() }),
         ] {

@@ -178,7 +178,9 @@ mod tests {
             let class = classes.of_text(text, dialect, &catalog).cloned();
             assert_eq!(class, Some(sql::classify(text, dialect, &catalog)), "{text:?} {generation}");
         }
-        assert_eq!(classes.texts.iter().flatten().count(), 3);
+        // Two if they fall into the same places, which are as random as the hasher.
+        let known = classes.texts.iter().flatten().count();
+        assert!((2..=3).contains(&known), "{known}");
     }
 
     /// Two texts that fall into one place, used in turn, are both remembered.

@@ -6,10 +6,10 @@ use super::{
     server::{Server, ServerState},
 };
 use crate::{
-    config::PoolMode,
+    config::{PoolMode, SessionState},
     error::Report,
     protocol::{TransactionStatus, backend, encode, frame::HEADER},
-    session::{pipeline::Expected, state::NOBODY},
+    session::{pipeline::Expected, state::NOBODY, traces::Asking},
     worker::process::pid_of,
 };
 
@@ -149,7 +149,11 @@ impl Worker {
         client.since = self.now;
         server.state = ServerState::Active(client_slot);
         server.session_client = client.mode == PoolMode::Session;
-        server.session.follows = !server.session_client;
+        server.session.asking = match self.config.settings.session_state {
+            _ if server.session_client => Asking::Never,
+            SessionState::Suspected => Asking::Suspected,
+            SessionState::Always => Asking::Always,
+        };
         server.since = self.now;
         server.transaction_start = self.now;
         server.query_start = 0;

@@ -261,6 +261,10 @@ impl Worker {
         if client.routing.as_ref().is_some_and(|routing| routing.attached) || scan.attaches {
             return Err(Decision::Session);
         }
+        // No standby is (transam/README-SSI).
+        if client.session.label.get("default_transaction_isolation") == Some("serializable") {
+            return Err(Decision::Session);
+        }
         let by_default = || client.session.label.get("default_transaction_read_only") == Some("on");
         match scan.begins {
             Some(mode) if mode.serializable == Some(true) || !mode.read_only.unwrap_or_else(by_default) => {

@@ -22,7 +22,7 @@ use crate::{
     pool::seat::Seat,
     protocol::TransactionStatus,
     session::{downstream::Downstream, unit::Extent},
-    sql::Names,
+    sql::{Names, traces::Traces},
 };
 
 /// A server's part in routing.
@@ -391,6 +391,10 @@ impl Worker {
             server.routed.alters |= scan.alters;
             server.routed.own |= scan.own || scan.unread;
             server.routed.reads.add_all(&scan.reads);
+            if scan.attaches {
+                // The catalog knows more than the text tells.
+                server.session.traces.expect(&Traces::everything());
+            }
             if let Some(routing) = self.clients.get_mut(slot).and_then(|c| c.routing.as_mut()) {
                 routing.note(scan.attaches);
             }
@@ -473,7 +477,8 @@ impl Worker {
             && seat.cluster.floors.may_show_more(&server.routed.reads, &server.routed.wrote);
         if let Some(routing) = routing {
             routing.answered();
-            if server.session.take_discarded() && server.session.pipeline.is_empty() {
+            let (discarded, settled) = (server.session.take_discarded(), server.session.take_settled());
+            if (discarded || settled) && server.session.pipeline.is_empty() {
                 routing.detach();
             }
             if more {

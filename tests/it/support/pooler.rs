@@ -378,14 +378,18 @@ impl Drop for Pooler {
 }
 
 /// The configuration on this port. With POOLER_TEST_PLACEMENT in the environment all tests run with that
-/// `client_placement` on three workers, unless they choose themselves.
+/// `client_placement` on three workers, with POOLER_TEST_SESSION with that `session_state`, unless they choose themselves.
 fn toml_for(toml: &str, port: u16) -> String {
-    let toml = toml.replace("@PORT@", &port.to_string());
-    match std::env::var("POOLER_TEST_PLACEMENT") {
-        Ok(placement) if !toml.contains("client_placement") && !toml.contains("workers") => {
-            let line = format!("[pooler]\nclient_placement = \"{placement}\"\nworkers = 3\n");
-            toml.replacen("[pooler]\n", &line, 1)
-        }
-        _ => toml,
+    let mut lines = String::from("[pooler]\n");
+    let chosen = |name: &str| std::env::var(name).ok();
+    if let Some(placement) = chosen("POOLER_TEST_PLACEMENT")
+        && !toml.contains("client_placement")
+        && !toml.contains("workers")
+    {
+        lines.push_str(&format!("client_placement = \"{placement}\"\nworkers = 3\n"));
     }
+    if let Some(state) = chosen("POOLER_TEST_SESSION").filter(|_| !toml.contains("session_state")) {
+        lines.push_str(&format!("session_state = \"{state}\"\n"));
+    }
+    toml.replace("@PORT@", &port.to_string()).replacen("[pooler]\n", &lines, 1)
 }
