@@ -277,11 +277,12 @@ impl<'t> Words<'t> {
         }
         if self.word("default") {
             let reset = pooler && self.at_end();
-            return if reset { Kind::Pooler(PoolerStatement::Reset { name }) } else { unclear() };
+            let set = || Kind::Pooler(PoolerStatement::Set { name, value: None, local });
+            return if reset { set() } else { unclear() };
         }
         let Some(value) = self.value().filter(|_| self.at_end()) else { return unclear() };
         if pooler {
-            return Kind::Pooler(PoolerStatement::Set { name, value, local });
+            return Kind::Pooler(PoolerStatement::Set { name, value: Some(value), local });
         }
         let read_only = |value| TransactionMode { read_only: Some(value), serializable: None };
         let isolation = |value| TransactionMode { read_only: None, serializable: Some(value) };
