@@ -101,6 +101,8 @@ pub enum Severity {
     Error,
     /// The connection ends after this message.
     Fatal,
+    /// Nothing failed, but it may not be what the client wants.
+    Warning,
     /// Nothing failed.
     Notice,
 }
@@ -110,6 +112,7 @@ impl Severity {
         match self {
             Self::Error => b"ERROR",
             Self::Fatal => b"FATAL",
+            Self::Warning => b"WARNING",
             Self::Notice => b"NOTICE",
         }
     }
@@ -124,7 +127,8 @@ pub fn error(
     detail: Option<&str>,
     hint: Option<&str>,
 ) {
-    let tag = if severity == Severity::Notice { backend::NOTICE_RESPONSE } else { backend::ERROR_RESPONSE };
+    let failed = matches!(severity, Severity::Error | Severity::Fatal);
+    let tag = if failed { backend::ERROR_RESPONSE } else { backend::NOTICE_RESPONSE };
     message(out, tag, |b| {
         let fields = [
             (b'S', Some(severity.text())),

@@ -201,6 +201,7 @@ impl ServerError {
         let text = match severity {
             Severity::Error => "ERROR",
             Severity::Fatal => "FATAL",
+            Severity::Warning => "WARNING",
             Severity::Notice => "NOTICE",
         };
         let message = self.message();

@@ -32,6 +32,8 @@ pub struct Downstream<'a> {
     pub committed: u64,
     /// Commands that were completed, as the client is told, and no ReadyForQuery behind them yet.
     pub completed: u64,
+    /// Whether the transaction that was open was committed, if it is over; those behind it do not count.
+    pub ended: Option<bool>,
     /// Queries that were answered.
     pub ready: u64,
     /// The server said that it ends the connection.
@@ -56,6 +58,7 @@ impl<'a> Downstream<'a> {
             transactions: 0,
             committed: 0,
             completed: 0,
+            ended: None,
             ready: 0,
             fatal: false,
             error: None,
@@ -232,6 +235,7 @@ impl Downstream<'_> {
     /// Returns whether the client is to be told later.
     fn ready_for_query(&mut self, body: &[u8], verdict: Verdict, out: &mut Outgoing<'_>) -> bool {
         self.server.status = TransactionStatus::from_byte(body.first().copied().unwrap_or(b'T'));
+        let ended = self.server.ending.on_ready(self.server.status, self.server.erred);
         let (aborted, commits) = (self.server.take_abort(), std::mem::take(&mut self.server.commits));
         if self.server.altered && self.server.status == TransactionStatus::Idle {
             // Only now others see it.
@@ -241,6 +245,7 @@ impl Downstream<'_> {
         if verdict != Verdict::Forward {
             return false;
         }
+        self.ended = self.ended.or(ended);
         if self.server.status == TransactionStatus::Idle && self.server.pipeline.is_empty() {
             self.server.effects.clear();
         }
@@ -351,6 +356,7 @@ impl Downstream<'_> {
         self.server.rolled_back = tag == b"ROLLBACK";
         if !self.server.pipeline.front_is_own_query() {
             self.completed += 1;
+            self.server.ending.on_tag(tag);
             self.server.commits |= matches!(tag, b"COMMIT" | b"CALL" | b"DO");
         }
         if alters_schema(tag) {

@@ -3,6 +3,7 @@
 
 pub mod downstream;
 pub mod effects;
+mod ending;
 pub mod interner;
 pub mod outgoing;
 pub mod params;

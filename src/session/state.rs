@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     effects::Effects,
+    ending::Ending,
     params::{Label, Labels},
     pipeline::{Pipeline, Synthetic, Undone},
     resets::Resets,
@@ -97,6 +98,7 @@ pub struct ServerSession {
     pub(super) commits: bool,
     /// An error since then.
     pub(super) erred: bool,
+    pub(super) ending: Ending,
     /// It was, and nobody has asked since.
     was_altered: bool,
     /// in_hot_standby as last reported; `None`: never (before PostgreSQL 14).
@@ -178,6 +180,7 @@ impl ServerSession {
             rolled_back: false,
             commits: false,
             erred: false,
+            ending: Ending::default(),
             discarded: false,
             was_altered: false,
             in_hot_standby: reported("in_hot_standby").map(|value| *value == *"on"),

@@ -132,6 +132,8 @@ impl<F: Facts + ?Sized> Statements<'_, F> {
             two_phase |= place == 1 && matches!(token.kind, TokenKind::Text | TokenKind::Escaped);
             if matches!(token.kind, TokenKind::Word | TokenKind::Quoted) {
                 self.scan.note_temporary(token);
+                // `PREPARE p AS SELECT set_config('pooler.…', …)`
+                self.own |= control::calls_pooler(token, &self.lexer);
             }
             last = word;
             place += 1;

@@ -691,8 +691,10 @@ const PIECES: &[&str] = &[
 #[test]
 fn statements_about_pooler_are_recognised() {
     let set = |name: &str, value: &str, local| {
-        Kind::Pooler(PoolerStatement::Set { name: name.into(), value: value.into(), local })
+        Kind::Pooler(PoolerStatement::Set { name: name.into(), value: Some(value.into()), local })
     };
+    let default =
+        |local| Kind::Pooler(PoolerStatement::Set { name: "pooler.route".into(), value: None, local });
     let unclear = || Kind::Pooler(PoolerStatement::Unclear);
     for (text, kind) in [
         ("SET pooler.route = 'replica'", set("pooler.route", "replica", false)),
@@ -702,7 +704,8 @@ fn statements_about_pooler_are_recognised() {
         ("SET pooler.read_after = '0/16B3748'", set("pooler.read_after", "0/16B3748", false)),
         ("SET pooler.x = -1", set("pooler.x", "-1", false)),
         ("SET pooler.x = on", set("pooler.x", "on", false)),
-        ("SET pooler.route TO DEFAULT", Kind::Pooler(PoolerStatement::Reset { name: "pooler.route".into() })),
+        ("SET pooler.route TO DEFAULT", default(false)),
+        ("SET LOCAL pooler.route = DEFAULT", default(true)),
         ("RESET pooler.route", Kind::Pooler(PoolerStatement::Reset { name: "pooler.route".into() })),
         ("/* x */ show pooler . lsn ;", Kind::Pooler(PoolerStatement::Show { name: "pooler.lsn".into() })),
         // What a server would take for a setting that somebody has made up.

@@ -12,6 +12,10 @@ use super::{
 /// What the names of pooler's own settings begin with.
 const OWN: &str = "pooler.";
 
+/// Tokens of arguments that are looked at. Longer ones are not what people write, and reading ahead again and again is to
+/// stay linear.
+const MOST_AHEAD: usize = 24;
+
 /// What such a statement does.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Control {
@@ -228,11 +232,12 @@ impl<'t> Words<'t> {
         }
         if self.word("default") {
             let reset = pooler && self.at_end();
-            return if reset { Kind::Pooler(PoolerStatement::Reset { name }) } else { unclear() };
+            let set = || Kind::Pooler(PoolerStatement::Set { name, value: None, local });
+            return if reset { set() } else { unclear() };
         }
         let Some(value) = self.value().filter(|_| self.at_end()) else { return unclear() };
         if pooler {
-            return Kind::Pooler(PoolerStatement::Set { name, value, local });
+            return Kind::Pooler(PoolerStatement::Set { name, value: Some(value), local });
         }
         let read_only = |value| TransactionMode { read_only: Some(value), serializable: None };
         let isolation = |value| TransactionMode { read_only: None, serializable: Some(value) };
@@ -330,13 +335,54 @@ pub(super) fn is_of_settings(function: &[u8]) -> bool {
     matches!(function, b"set_config" | b"current_setting")
 }
 
-/// The first argument of a call, behind its `(`, is literally a setting of pooler's.
+/// The name of a setting among the arguments of a call, behind its `(`, is literally one of pooler's.
 pub(super) fn starts_with_pooler(lexer: &Lexer<'_>) -> bool {
     let opens = |token: &Token| token.kind == TokenKind::Punctuation(b'(');
     let first = lexer.clone().map_while(Result::ok).find(|token| !opens(token));
-    let raw = first.and_then(|token| lexer.text().get(token.range()));
+    first.is_some_and(|token| is_own_name(lexer, token)) || has_own_by_name(lexer)
+}
+
+/// `setting_name => 'pooler.x'`, in whatever place.
+fn has_own_by_name(lexer: &Lexer<'_>) -> bool {
+    let (mut depth, mut named, mut last) = (0_usize, false, None);
+    for token in lexer.clone().take(MOST_AHEAD).map_while(Result::ok) {
+        let raw = lexer.text().get(token.range()).unwrap_or_default();
+        match token.kind {
+            TokenKind::Punctuation(b'(') => depth += 1,
+            TokenKind::Punctuation(b')') if depth == 0 => return false,
+            TokenKind::Punctuation(b')') => depth -= 1,
+            _ if named => return is_own_name(lexer, token),
+            _ if raw == b"=>" || raw == b":=" => {
+                named = last.is_some_and(|token| is_setting_name(lexer, token))
+            }
+            _ => last = Some(token),
+        }
+    }
+    false
+}
+
+fn is_setting_name(lexer: &Lexer<'_>, token: Token) -> bool {
+    let mut buffer = [0; names::LONGEST];
+    matches!(token.kind, TokenKind::Word | TokenKind::Quoted)
+        && names::fold(lexer.text(), token, &mut buffer) == Some(b"setting_name")
+}
+
+/// A string that begins as the names of pooler's settings do.
+fn is_own_name(lexer: &Lexer<'_>, token: Token) -> bool {
+    let raw = lexer.text().get(token.range());
     let name = raw.and_then(|raw| std::str::from_utf8(raw).ok()).and_then(content);
     name.and_then(|name| name.get(..OWN.len())).is_some_and(|start| start.eq_ignore_ascii_case(OWN))
+}
+
+/// A name that was just read is that of a function which is called for a setting of pooler's.
+pub(super) fn calls_pooler(name: Token, lexer: &Lexer<'_>) -> bool {
+    let mut buffer = [0; names::LONGEST];
+    let called = matches!(name.kind, TokenKind::Word | TokenKind::Quoted)
+        && names::fold(lexer.text(), name, &mut buffer).is_some_and(is_of_settings);
+    let mut behind = lexer.clone();
+    called
+        && matches!(behind.next(), Some(Ok(token)) if token.kind == TokenKind::Punctuation(b'('))
+        && starts_with_pooler(&behind)
 }
 
 /// A statement of the text sets, resets or shows a setting of pooler's, or a function of it does.
@@ -353,15 +399,8 @@ pub fn names_pooler(text: &[u8], standard_strings: bool) -> bool {
                 return true;
             }
         }
-        let mut buffer = [0; names::LONGEST];
-        if matches!(token.kind, TokenKind::Word | TokenKind::Quoted)
-            && names::fold(text, token, &mut buffer).is_some_and(is_of_settings)
-        {
-            let mut behind = lexer.clone();
-            let called = behind.next().and_then(Result::ok).map(|token| token.kind);
-            if called == Some(TokenKind::Punctuation(b'(')) && starts_with_pooler(&behind) {
-                return true;
-            }
+        if calls_pooler(token, &lexer) {
+            return true;
         }
         starts = token.kind == TokenKind::Punctuation(b';');
     }
@@ -371,11 +410,9 @@ pub fn names_pooler(text: &[u8], standard_strings: bool) -> bool {
 /// The third argument of set_config, behind its `(`, is literally true, so that it ends with the transaction. And the first is
 /// a plain string, so that its text tells which setting it is.
 pub(super) fn set_config_arguments(lexer: &Lexer<'_>) -> (bool, bool) {
-    // Longer ones are not what people write, and reading ahead again and again is to stay linear.
-    const MOST: usize = 24;
     let (mut local, mut plain) = (false, false);
     let (mut argument, mut tokens, mut depth) = (0, 0, 0_usize);
-    for token in lexer.clone().take(MOST) {
+    for token in lexer.clone().take(MOST_AHEAD) {
         let Ok(token) = token else { break };
         match token.kind {
             TokenKind::Punctuation(b'(' | b'[') => depth += 1,

@@ -82,9 +82,9 @@ pub struct TransactionMode {
 /// A statement about pooler itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PoolerStatement {
-    /// `SET pooler.name = value`; name in lower case, value as its string means.
-    Set { name: Box<str>, value: Box<str>, local: bool },
-    /// `RESET pooler.name`, `SET pooler.name TO DEFAULT`.
+    /// `SET pooler.name = value`; name in lower case, value as its string means. `None`: `TO DEFAULT`.
+    Set { name: Box<str>, value: Option<Box<str>>, local: bool },
+    /// `RESET pooler.name`.
     Reset { name: Box<str> },
     /// `SHOW pooler.name`.
     Show { name: Box<str> },

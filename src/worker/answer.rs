@@ -19,6 +19,8 @@ const UNCLEAR: &str = "SET pooler.name = 'value', RESET pooler.name or SHOW pool
 pub(super) enum Answer {
     /// Done: the command's tag.
     Done(&'static str),
+    /// The same, although it has had no effect: SQLSTATE and message of a warning.
+    Warned { tag: &'static str, sqlstate: &'static str, message: &'static str },
     /// One row of one column, of a SHOW.
     Value { name: String, value: String },
     /// SQLSTATE, message, hint.
@@ -66,23 +68,31 @@ impl Answer {
     /// False if there are no rows.
     fn describe(&self, out: &mut Vec<u8>) -> bool {
         let Self::Value { name, .. } = self else { return false };
-        describe_row(name, out);
+        describe_row(name, 0, out);
         true
+    }
+
+    /// The row, if there is one.
+    pub(super) fn row(&self, out: &mut Vec<u8>) {
+        let Self::Value { value, .. } = self else { return };
+        encode::message(out, be::DATA_ROW, |b| {
+            b.extend_from_slice(&[0, 1]);
+            // Unlike that of a message, the length of a value does not count itself.
+            b.extend_from_slice(&u32::try_from(value.len()).unwrap_or(0).to_be_bytes());
+            b.extend_from_slice(value.as_bytes());
+        });
     }
 
     /// False if it is refused.
     pub(super) fn execute(&self, out: &mut Vec<u8>) -> bool {
+        self.row(out);
         let tag = match self {
             Self::Done(tag) => tag,
-            Self::Value { value, .. } => {
-                encode::message(out, be::DATA_ROW, |b| {
-                    b.extend_from_slice(&[0, 1]);
-                    // Unlike that of a message, the length of a value does not count itself.
-                    b.extend_from_slice(&u32::try_from(value.len()).unwrap_or(0).to_be_bytes());
-                    b.extend_from_slice(value.as_bytes());
-                });
-                "SHOW"
+            Self::Warned { tag, sqlstate, message } => {
+                encode::error(out, Severity::Warning, sqlstate, message, None, None);
+                tag
             }
+            Self::Value { .. } => "SHOW",
             Self::Refused(sqlstate, message, hint) => {
                 encode::error(out, Severity::Error, sqlstate, message, None, Some(hint));
                 return false;
@@ -98,6 +108,12 @@ impl Answer {
         const HINT: &str =
             "There are pooler.route, pooler.read_consistency, pooler.read_after and pooler.lsn.";
         Self::Refused("42704", message, HINT)
+    }
+
+    /// As PostgreSQL says it (xact.c, WarnNoTransactionBlock).
+    pub(super) fn outside_of_block(tag: &'static str) -> Self {
+        let message = "SET LOCAL can only be used in transaction blocks";
+        Self::Warned { tag, sqlstate: "25P01", message }
     }
 
     /// The parameter can only be shown.
@@ -126,17 +142,17 @@ pub(super) fn invalid_value(name: &str, value: &str) -> String {
     format!("invalid value for parameter \"{name}\": \"{}\"", value.escape_debug())
 }
 
-/// RowDescription of a SHOW.
-pub(super) fn describe_row(name: &str, out: &mut Vec<u8>) {
+/// RowDescription of a SHOW whose row comes in this format.
+pub(super) fn describe_row(name: &str, format: u16, out: &mut Vec<u8>) {
     encode::message(out, be::ROW_DESCRIPTION, |b| {
         b.extend_from_slice(&[0, 1]);
         encode::cstr(b, name.as_bytes());
-        // No table, no column, type, of any length, no modifier, as text.
+        // No table, no column, type, of any length, no modifier, format.
         b.extend_from_slice(&[0; 6]);
         b.extend_from_slice(&TEXT.to_be_bytes());
         b.extend_from_slice(&(-1_i16).to_be_bytes());
         b.extend_from_slice(&(-1_i32).to_be_bytes());
-        b.extend_from_slice(&[0, 0]);
+        b.extend_from_slice(&format.to_be_bytes());
     });
 }
 

@@ -71,9 +71,15 @@ impl Worker {
 
     fn cancel_linked(&mut self, slot: usize, reply: oneshot::Sender<Option<CancelJob>>) {
         let Some(server) = self.servers.get_mut(slot) else { return };
-        if server.routed.waits_since().is_some() && server.session.pipeline.is_empty() {
+        let client = match server.state {
+            ServerState::Active(client) => Some(client),
+            _ => None,
+        };
+        let routing = client.and_then(|client| self.clients.get(client)).and_then(|c| c.routing.as_ref());
+        let asks = routing.is_some_and(|routing| routing.own.asked.is_some());
+        if (asks || server.routed.waits_since().is_some()) && server.session.pipeline.is_empty() {
             let _ = reply.send(None);
-            if let ServerState::Active(client) = server.state {
+            if let Some(client) = client {
                 self.refuse_open_read(client, Refusal::Canceled);
             }
         } else if server.session.pipeline.is_empty() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Worker,
-    client::ClientState,
+    client::{Client, ClientState},
     server::{Server, ServerState},
 };
 use crate::{
@@ -137,7 +137,7 @@ impl Worker {
     /// A client that has waited, and is in no queue any more, looks for a server anew.
     pub(super) fn begin_again(&mut self, slot: usize) {
         let Some(client) = self.clients.get_mut(slot) else { return };
-        let since = client.since;
+        let (since, waited) = (client.since, client.waits_for_replica());
         if matches!(client.state, ClientState::LoginWaiting) {
             self.enqueue_login(slot);
         } else {
@@ -147,9 +147,19 @@ impl Worker {
             self.client_readable(slot);
             self.read_on_if_idle(slot);
         }
-        // It has waited all the time.
-        if let Some(client) = self.clients.get_mut(slot).filter(|c| c.state.is_waiting()) {
+        let Some(client) = self.clients.get_mut(slot).filter(|c| c.state.is_waiting()) else { return };
+        // It has waited all the time, but not always for the same: for a primary no longer than since there is none.
+        let anew = waited && matches!(client.state, ClientState::Held) && !client.waits_for_replica();
+        if !anew {
             client.since = since;
         }
+    }
+}
+
+impl Client {
+    /// Its request waits for a replica to catch up.
+    fn waits_for_replica(&self) -> bool {
+        matches!(self.state, ClientState::Held)
+            && self.routing.as_ref().is_some_and(|routing| routing.why.waits())
     }
 }

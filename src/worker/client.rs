@@ -52,6 +52,8 @@ pub(crate) enum Refusal {
     TransactionLost,
     /// No node took writes for as long as it may wait.
     NoPrimary,
+    /// No replica could take what its client wants to be done by one and no other.
+    NoReplica,
     /// For as long it was not found out who is the primary on the timeline of its `pooler.read_after`.
     Behind,
     /// The replica of its transaction did not show what had been committed meanwhile, for as long as it may wait.

@@ -36,6 +36,8 @@ pub(crate) enum Decision {
     Waits(u64),
     /// Waits: there is no primary.
     NoPrimary,
+    /// Waits: a replica is asked for what may write, and none can take it.
+    LacksReplica,
 }
 
 impl Decision {
@@ -49,8 +51,13 @@ impl Decision {
         matches!(self, Self::Read | Self::ReadOnlyTransaction | Self::AskedReplica)
     }
 
+    /// It waits for a replica to catch up, and goes to the primary if none does.
+    pub(super) fn waits(self) -> bool {
+        matches!(self, Self::Waits(_))
+    }
+
     /// All, by their numbers.
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::None,
         Self::Read,
         Self::ReadOnlyTransaction,
@@ -64,6 +71,7 @@ impl Decision {
         Self::NoReplica,
         Self::Again,
         Self::NoPrimary,
+        Self::LacksReplica,
         Self::Class(Why::Statement),
         Self::Class(Why::Word),
         Self::Class(Why::Function),
@@ -105,6 +113,7 @@ impl Decision {
             Self::Again => "primary: again",
             Self::Waits(_) => "hold: stale",
             Self::NoPrimary => "hold: no_primary",
+            Self::LacksReplica => "hold: no_replica",
         }
     }
 }

@@ -14,13 +14,15 @@ use super::{
     begin::HeldBegin,
     classes::class_of,
     client::{Client, ClientState},
+    portals::{Bind, Portals, Run},
+    settings::Within,
     tokens::Asked,
 };
 use crate::{
     config::PoolMode,
     protocol::{
         TransactionStatus, backend as be, encode,
-        frame::{HEADER, Header, split_cstr},
+        frame::{HEADER, Header, split_cstr, split_u32},
         frontend as fe,
     },
     session::state::{ClientSession, SOMEBODY},
@@ -38,16 +40,23 @@ pub(super) struct Own {
 
 #[derive(Debug, Default)]
 struct Batch {
-    portals: Vec<(Box<[u8]>, Request)>,
+    portals: Portals,
     /// Up to Sync nothing is done.
     failed: bool,
 }
 
 /// A statement that is answered here.
 #[derive(Clone, Debug)]
-enum Request {
+pub(super) enum Request {
     Pooler(PoolerStatement),
     Begin(HeldBegin),
+}
+
+impl Request {
+    /// It gives a row.
+    pub(super) fn is_show(&self) -> bool {
+        matches!(self, Self::Pooler(PoolerStatement::Show { .. }))
+    }
 }
 
 impl Own {
@@ -232,7 +241,7 @@ impl Worker {
                 let failed = batch.is_some_and(|batch| batch.failed);
                 // BEGIN may have been among it.
                 let status = self.status_of(slot).unwrap_or(status);
-                encode::ready_for_query(out, if failed { behind_error(status) } else { status });
+                encode::ready_for_query(out, self.end_of_batch(slot, status, failed));
                 return Step::Ends(len);
             }
             fe::FLUSH if begun => Some(()),
@@ -258,14 +267,34 @@ impl Worker {
     fn answer_query(&mut self, slot: usize, message: &[u8], status: u8, out: &mut Vec<u8>) -> Step {
         let body = message.get(HEADER..).unwrap_or_default();
         let Some(Request::Pooler(statement)) = self.request_of(slot, body) else { return Step::Other };
-        let Some(answer) = self.carry_out_setting(slot, &statement) else { return Step::Waits };
+        let within = self.within(slot);
+        let Some(answer) = self.carry_out_setting(slot, &statement, within) else { return Step::Waits };
         self.replace_unnamed(slot, &[]);
+        // BEGIN may have come in front of it, in a batch that it ends.
+        let status = self.status_of(slot).unwrap_or(status);
         let failed = matches!(answer, Answer::Refused(..));
         if failed {
             self.fail_transaction(slot);
         }
-        out.extend_from_slice(&answer.to(message, if failed { behind_error(status) } else { status }));
+        out.extend_from_slice(&answer.to(message, self.end_of_batch(slot, status, failed)));
         Step::Ends(message.len())
+    }
+
+    /// What a statement belongs to that comes now.
+    fn within(&mut self, slot: usize) -> Within {
+        match self.status_of(slot) {
+            Some(b'T') => Within::Block,
+            _ if self.own_of(slot).is_some_and(|own| own.batch.is_some()) => Within::Batch,
+            _ => Within::Nothing,
+        }
+    }
+
+    /// A batch ends here in which the transaction had this status. The one behind it.
+    fn end_of_batch(&mut self, slot: usize, status: u8, failed: bool) -> u8 {
+        if status == b'I' {
+            self.transaction_ended(slot, !failed);
+        }
+        if failed { behind_error(status) } else { status }
     }
 
     fn answer_parse(&mut self, slot: usize, body: &[u8], out: &mut Vec<u8>) -> Option<()> {
@@ -295,46 +324,55 @@ impl Worker {
     }
 
     fn answer_bind(&mut self, slot: usize, body: &[u8], out: &mut Vec<u8>) -> Option<()> {
-        let (portal, behind) = split_cstr(body)?;
-        let name = split_cstr(behind)?.0;
-        let request = self.request_of(slot, known(name, &self.clients.get(slot)?.session)?)?;
+        let bind = Bind::read(body)?;
+        let tail = known(bind.statement, &self.clients.get(slot)?.session)?;
+        let types = parameters(tail).map_or(0, |types| (types.len() - 2) / 4);
+        let request = self.request_of(slot, tail)?;
         let batch = self.batch_of(slot)?;
-        batch.portals.retain(|(name, _)| **name != *portal);
-        batch.portals.push((portal.into(), request));
-        encode::message(out, be::BIND_COMPLETE, |_| {});
+        let bound = bind.refusal(types, &request).map_or_else(|| batch.portals.bind(&bind, request), Err);
+        match bound {
+            Ok(()) => encode::message(out, be::BIND_COMPLETE, |_| {}),
+            Err(refused) => self.give_answer(slot, &refused, out)?,
+        }
         Some(())
     }
 
     fn answer_describe(&mut self, slot: usize, body: &[u8], out: &mut Vec<u8>) -> Option<()> {
         let (kind, name) = body.split_first()?;
         let name = split_cstr(name)?.0;
-        let described = if *kind == b'S' {
+        let (described, format) = if *kind == b'S' {
             let tail = known(name, &self.clients.get(slot)?.session)?;
             let request = self.request_of(slot, tail)?;
             encode::message(out, be::PARAMETER_DESCRIPTION, |b| {
                 b.extend_from_slice(parameters(tail).unwrap_or(&[0, 0]));
             });
-            request
+            (request, 0)
         } else {
-            self.portal(slot, name)?
+            let portal = self.portals(slot)?.get(name)?;
+            (portal.request.clone(), portal.format)
         };
         self.batch_of(slot)?;
         match &described {
             Request::Pooler(PoolerStatement::Show { name }) if !self.is_shown(slot, name) => {
                 self.give_answer(slot, &Answer::unknown(name), out)?;
             }
-            Request::Pooler(PoolerStatement::Show { name }) => describe_row(name, out),
+            Request::Pooler(PoolerStatement::Show { name }) => describe_row(name, format, out),
             _ => encode::message(out, be::NO_DATA, |_| {}),
         }
         Some(())
     }
 
     fn answer_execute(&mut self, slot: usize, body: &[u8], len: usize, out: &mut Vec<u8>) -> Step {
-        let portal = split_cstr(body).and_then(|(name, _)| self.portal(slot, name));
-        let answer = match portal {
+        let Some((name, rows)) = split_cstr(body) else { return Step::Other };
+        let within = self.within(slot);
+        let answer = match self.portals(slot).and_then(|portals| portals.run(name)) {
             None => return Step::Other,
-            Some(Request::Pooler(statement)) => self.carry_out_setting(slot, &statement),
-            Some(Request::Begin(begin)) => {
+            Some(Run::Answer(answer)) => {
+                self.give_answer(slot, &answer, out);
+                return Step::Done(len);
+            }
+            Some(Run::Now(Request::Pooler(statement))) => self.carry_out_setting(slot, &statement, within),
+            Some(Run::Now(Request::Begin(begin))) => {
                 let answer = begin.answer();
                 if let Some(client) = self.clients.get_mut(slot) {
                     client.routing.get_or_insert_default().begin = Some(begin);
@@ -343,6 +381,16 @@ impl Worker {
             }
         };
         let Some(answer) = answer else { return Step::Waits };
+        let rows = split_u32(rows).map_or(0, |(rows, _)| rows);
+        match answer {
+            Answer::Refused(..) => {}
+            _ if self.batch_of(slot).is_none_or(|batch| batch.portals.ran(name, rows)) => {}
+            answer => {
+                answer.row(out);
+                encode::message(out, be::PORTAL_SUSPENDED, |_| {});
+                return Step::Done(len);
+            }
+        }
         self.give_answer(slot, &answer, out);
         Step::Done(len)
     }
@@ -365,19 +413,18 @@ impl Worker {
             }
         } else {
             let linked = client.state.server().is_some();
-            if linked && self.portal(slot, name).is_none() {
+            if linked && self.portals(slot).is_none_or(|portals| portals.get(name).is_none()) {
                 return None;
             }
-            self.batch_of(slot)?.portals.retain(|(known, _)| **known != *name);
+            self.batch_of(slot)?.portals.remove(name);
         }
         self.batch_of(slot)?;
         encode::message(out, be::CLOSE_COMPLETE, |_| {});
         Some(())
     }
 
-    fn portal(&mut self, slot: usize, name: &[u8]) -> Option<Request> {
-        let batch = self.own_of(slot)?.batch.as_ref()?;
-        batch.portals.iter().find(|(known, _)| **known == *name).map(|(_, statement)| statement.clone())
+    fn portals(&mut self, slot: usize) -> Option<&Portals> {
+        self.own_of(slot)?.batch.as_ref().map(|batch| &batch.portals)
     }
 
     /// Gives an answer to Execute; what follows an error is skipped.

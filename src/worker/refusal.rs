@@ -40,6 +40,13 @@ impl Refusal {
                 "no node of the database takes writes",
                 Some("See SHOW NODES on pooler's console, and failover_hold."),
             ),
+            Self::NoReplica => (
+                "57P03",
+                "a replica is asked for, and there is none that could take this",
+                Some(
+                    "What may write does not go to the primary instead. See SHOW NODES on pooler's console, and failover_hold.",
+                ),
+            ),
             Self::Behind => (
                 "57P03",
                 "pooler.read_after is of a newer timeline than that of the primary that pooler knows",
@@ -64,9 +71,9 @@ impl Refusal {
 }
 
 impl Client {
-    /// The status of its transaction behind a refusal. One that was refused with a server at hand has failed.
+    /// The status of its transaction behind a refusal, if no server has it.
     pub(super) fn status_refused(&self) -> u8 {
-        if self.aborted.is_some() || self.state.server().is_some() { b'E' } else { b'I' }
+        if self.aborted.is_some() { b'E' } else { b'I' }
     }
 
     /// An error has met the transaction that it has begun and no server knows of.
@@ -122,6 +129,9 @@ impl Worker {
         let ends = unit::only_text(input, &client.session)
             .filter(|(text, _)| matches!(class_of(text, &client.session).kind, Kind::End));
         client.aborted = ends.is_none().then_some(Refusal::Aborted);
+        if let Some(routing) = client.routing.as_mut().filter(|_| ends.is_some()) {
+            routing.transaction_ended(false);
+        }
         match ends {
             Some((_, len)) if refusal == Refusal::Aborted => {
                 let request = input.get(..len).unwrap_or_default();

@@ -13,6 +13,7 @@ use crate::{
     error::{Printable, Report as _},
     net::wire::Read,
     protocol::{
+        TransactionStatus,
         encode::{self, Severity},
         frame::Header,
         frontend as fe,
@@ -387,6 +388,9 @@ impl Worker {
             return input.len();
         }
         let used = header.total().min(input.len());
+        let server = self.clients.get(slot).and_then(|c| c.state.server()).and_then(|s| self.servers.get(s));
+        // What was refused with a transaction open on a server has failed it.
+        let failed = server.is_some_and(|s| s.session.status != TransactionStatus::Idle);
         let Some(client) = self.clients.get_mut(slot) else { return used };
         client.ignoring = header.total() - used;
         if asks_nothing(header.tag) {
@@ -404,11 +408,17 @@ impl Worker {
             refusal.write(&mut bytes);
             if let Some(routing) = &mut client.routing {
                 routing.own.refused();
+                // The next request is another one, and has to see what was written meanwhile.
+                routing.answered();
             }
             client.abort_held_begin();
         }
         if ends {
-            encode::ready_for_query(&mut bytes, client.status_refused());
+            let status = if failed { b'E' } else { client.status_refused() };
+            if let Some(routing) = client.routing.as_mut().filter(|_| status == b'I') {
+                routing.transaction_ended(false);
+            }
+            encode::ready_for_query(&mut bytes, status);
         }
         self.send_to_client(slot, &bytes);
         used

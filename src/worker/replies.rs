@@ -83,7 +83,7 @@ impl Worker {
         let mut downstream = Downstream::new(session, &mut server.session, &self.process.shared);
         let result = downstream.translate(input, &mut out);
         let (transactions, ready, fatal) = (downstream.transactions, downstream.ready, downstream.fatal);
-        let (error, told) = (downstream.error, Replied::of(&downstream));
+        let (error, ended, told) = (downstream.error, downstream.ended, Replied::of(&downstream));
         if !downstream.request.is_empty() {
             // If the server is gone, reading will tell.
             let _ = server.conn.send(&downstream.request);
@@ -91,6 +91,10 @@ impl Worker {
         let bytes = out.finish();
         self.note_replies(slot, told);
         let passes = self.hold_back(slot, bytes, ready, error);
+        // What is sent again elsewhere is not over.
+        if let (Some(client), Some(committed), Some(_)) = (client_slot, ended, &passes) {
+            self.transaction_ended(client, committed);
+        }
         let client = client_slot.and_then(|c| self.clients.get_mut(c));
         let failed = match (client, passes) {
             (Some(client), Some(bytes)) if !bytes.is_empty() => client.conn.send(&bytes).is_err(),

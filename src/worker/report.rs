@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Worker, client::ClientState, server::ServerState};
+use super::{
+    Worker,
+    client::{Client, ClientState},
+    server::ServerState,
+};
 use crate::config::{PeerAddr, PoolMode};
 
 /// What is asked for.
@@ -64,6 +68,8 @@ pub(crate) struct ClientRow {
     pub(crate) tls: String,
     pub(crate) application_name: String,
     pub(crate) prepared_statements: usize,
+    /// Where its last request went, and why; empty where there is no choice.
+    pub(crate) route: &'static str,
 }
 
 /// One server.
@@ -164,9 +170,15 @@ impl Worker {
                     tls: client.info.tls.clone(),
                     application_name: name_in(&client.session.label),
                     prepared_statements: client.session.statement_count(),
+                    route: self.route_of(client),
                 }
             })
             .collect()
+    }
+
+    fn route_of(&self, client: &Client) -> &'static str {
+        let routing = client.routing.as_ref().filter(|_| self.cluster_of(client).is_some());
+        routing.map_or("", |routing| routing.why.as_str())
     }
 
     fn server_rows(&self) -> Vec<ServerRow> {

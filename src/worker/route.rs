@@ -161,7 +161,7 @@ impl Worker {
             // What may write is not to be done on the primary after all.
             None if why == Decision::AskedReplica && !scan.reads_only => {
                 cluster.want_poll();
-                (None, Decision::NoReplica)
+                (None, Decision::LacksReplica)
             }
             None if cluster.has_replicas() => {
                 cluster.want_poll();
@@ -277,7 +277,7 @@ impl Worker {
     }
 
     pub(super) fn wanted_route(&self, client: &Client) -> Route {
-        let own = client.routing.as_ref().and_then(|routing| routing.route);
+        let own = client.routing.as_ref().and_then(|routing| routing.settings.route);
         own.unwrap_or_else(|| match self.shards.get(client.shard) {
             Some(shard) => self.config.route(&shard.settings.database, &client.info.user_config),
             None => Route::Primary,
@@ -285,7 +285,7 @@ impl Worker {
     }
 
     pub(super) fn consistency(&self, client: &Client) -> ReadConsistency {
-        let own = client.routing.as_ref().and_then(|routing| routing.consistency);
+        let own = client.routing.as_ref().and_then(|routing| routing.settings.consistency);
         own.unwrap_or_else(|| match self.shards.get(client.shard) {
             Some(shard) => self.config.read_consistency(&shard.settings.database, &client.info.user_config),
             None => ReadConsistency::Primary,

@@ -1,27 +1,22 @@
 //! What a client has asked for about routing, and what it has seen and written so far.
 
 use super::{
-    answer::{Answer, invalid_value},
+    answer::invalid_value,
     begin::HeldBegin,
     decision::Decision,
     own::Own,
     release::ClientError,
     replay::Elsewhere,
-    tokens::assign_token,
+    settings::{Outcomes, Settings},
 };
-use crate::{
-    cluster::{Token, floors::Changes},
-    config::{ReadConsistency, Route, value_of},
-    sql::PoolerStatement,
-};
+use crate::cluster::floors::Changes;
 
 /// What a client's requests have in common.
 #[derive(Debug, Default)]
 pub(crate) struct Routing {
-    pub(super) route: Option<Route>,
-    pub(super) consistency: Option<ReadConsistency>,
-    /// Its reads see everything up to here.
-    pub(super) read_after: Option<Token>,
+    pub(super) settings: Settings,
+    /// Its transaction has changed them.
+    pub(super) outcomes: Option<Box<Outcomes>>,
     /// What it asks of pooler itself.
     pub(super) own: Own,
     /// Epoch of its own last write.
@@ -89,26 +84,6 @@ impl Routing {
         self.attached = false;
     }
 
-    /// Carries out a SET or RESET.
-    pub(super) fn apply(&mut self, statement: &PoolerStatement) -> Answer {
-        let (name, value, tag) = match statement {
-            PoolerStatement::Set { name, value, .. } => (name, Some(value), "SET"),
-            PoolerStatement::Reset { name } => (name, None, "RESET"),
-            PoolerStatement::Show { name } => return Answer::unknown(name),
-            PoolerStatement::Unclear => return Answer::unclear(),
-        };
-        let hint = match &**name {
-            "pooler.route" => "Values: auto, primary, replica.",
-            "pooler.read_after" => "A token that SHOW pooler.lsn has given, as 1:0/301E018, or nothing.",
-            "pooler.read_consistency" => "Values: strict, fresh, session, eventual, primary.",
-            _ => return Answer::unknown(name),
-        };
-        match (self.set(name, value.map(|value| &**value)), value) {
-            (false, Some(value)) => Answer::invalid(name, value, hint),
-            _ => Answer::Done(tag),
-        }
-    }
-
     /// What a client asks for when it logs in (`options=-c pooler.route=primary`); the server need not know.
     pub(super) fn at_login(parameters: &mut Vec<(String, String)>) -> Result<Self, ClientError> {
         let mut routing = Self::default();
@@ -116,7 +91,7 @@ impl Routing {
         parameters.retain(|(name, value)| {
             let name = name.to_ascii_lowercase();
             let own = name.starts_with("pooler.");
-            if own && !routing.set(&name, Some(value)) {
+            if own && !routing.settings.set(&name, Some(value)) {
                 wrong = Some(invalid_value(&name, value));
             }
             !own
@@ -127,23 +102,11 @@ impl Routing {
         }
     }
 
-    /// `None`: back to what is configured. False if there is no such name or value.
-    fn set(&mut self, name: &str, value: Option<&str>) -> bool {
-        match name {
-            "pooler.route" => assign(&mut self.route, value, |word| value_of(word, Route::WORDS)),
-            "pooler.read_after" => assign_token(&mut self.read_after, value),
-            "pooler.read_consistency" => {
-                assign(&mut self.consistency, value, |word| value_of(word, ReadConsistency::WORDS))
-            }
-            _ => false,
-        }
-    }
-
     /// In another cluster: what its client has asked for. All that it has written or seen was before the end of this epoch.
     pub(super) fn moved(self, epoch: u64) -> Self {
-        let Self { route, consistency, read_after, begin, attached, own, .. } = self;
+        let Self { settings, outcomes, begin, attached, own, .. } = self;
         let (own, last) = (own.moved(), Some((usize::MAX, epoch)));
-        Self { route, consistency, read_after, begin, attached, own, floor: epoch, last, ..Self::default() }
+        Self { settings, outcomes, begin, attached, own, floor: epoch, last, ..Self::default() }
     }
 
     /// It has read from a replica; `more` than what has been acknowledged, perhaps.
@@ -166,18 +129,4 @@ impl Routing {
     pub(crate) fn wrote(&mut self, epoch: u64) {
         self.floor = epoch;
     }
-}
-
-/// False, and nothing is changed, if the text stands for no value.
-pub(super) fn assign<T>(
-    setting: &mut Option<T>,
-    text: Option<&str>,
-    read: impl FnOnce(&str) -> Option<T>,
-) -> bool {
-    let value = text.map(read);
-    let known = value.as_ref().is_none_or(Option::is_some);
-    if known {
-        *setting = value.flatten();
-    }
-    known
 }

@@ -1,14 +1,124 @@
 //! `SET pooler.route`, `SHOW pooler.read_consistency` and the like: what a client asks of pooler itself.
+//!
+//! As PostgreSQL does with its own settings (guc.c): what a transaction has set is undone when it is rolled back, and what it
+//! has set with SET LOCAL also when it is committed. Savepoints are not followed: what is undone then takes names and the
+//! fate of statements that pooler does not read.
 
-use super::{Worker, answer::Answer};
+use super::{
+    Worker,
+    answer::Answer,
+    routing::Routing,
+    tokens::{assign, assign_token},
+};
 use crate::{
-    config::{ReadConsistency, Route, word_of},
+    cluster::Token,
+    config::{ReadConsistency, Route, value_of, word_of},
     sql::PoolerStatement,
 };
 
+/// What a client has asked for by itself; `None`: as it is configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(super) route: Option<Route>,
+    pub(super) consistency: Option<ReadConsistency>,
+    /// Its reads see everything up to here.
+    pub(super) read_after: Option<Token>,
+}
+
+/// What holds when the transaction is over that has changed settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Outcomes {
+    committed: Settings,
+    rolled_back: Settings,
+}
+
+/// What a statement belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Within {
+    /// Nothing else: what it sets holds.
+    Nothing,
+    /// What only a Sync will end: an error up to there undoes it.
+    Batch,
+    /// A transaction block.
+    Block,
+}
+
+impl Settings {
+    /// `None`: back to what is configured. False, and nothing is changed, if there is no such name or value.
+    pub(super) fn set(&mut self, name: &str, value: Option<&str>) -> bool {
+        match name {
+            "pooler.route" => assign(&mut self.route, value, |word| value_of(word, Route::WORDS)),
+            "pooler.read_after" => assign_token(&mut self.read_after, value),
+            "pooler.read_consistency" => {
+                assign(&mut self.consistency, value, |word| value_of(word, ReadConsistency::WORDS))
+            }
+            _ => false,
+        }
+    }
+
+    /// Carries out a SET or RESET: its tag, or why not.
+    fn apply(&mut self, statement: &PoolerStatement) -> Result<&'static str, Answer> {
+        let (name, value, tag) = match statement {
+            PoolerStatement::Set { name, value, .. } => (name, value.as_deref(), "SET"),
+            PoolerStatement::Reset { name } => (name, None, "RESET"),
+            PoolerStatement::Show { name } => return Err(Answer::unknown(name)),
+            PoolerStatement::Unclear => return Err(Answer::unclear()),
+        };
+        let hint = match &**name {
+            "pooler.route" => "Values: auto, primary, replica.",
+            "pooler.read_after" => "A token that SHOW pooler.lsn has given, as 1:0/301E018, or nothing.",
+            "pooler.read_consistency" => "Values: strict, fresh, session, eventual, primary.",
+            _ => return Err(Answer::unknown(name)),
+        };
+        match (self.set(name, value), value) {
+            (false, Some(value)) => Err(Answer::invalid(name, value, hint)),
+            _ => Ok(tag),
+        }
+    }
+}
+
+impl Routing {
+    /// Carries out a SET or RESET.
+    fn apply(&mut self, statement: &PoolerStatement, within: Within) -> Answer {
+        let before = self.settings;
+        let mut changed = before;
+        let tag = match changed.apply(statement) {
+            Ok(tag) => tag,
+            Err(refused) => return refused,
+        };
+        let local = matches!(statement, PoolerStatement::Set { local: true, .. });
+        if local && within != Within::Block {
+            return Answer::outside_of_block(tag);
+        }
+        self.settings = changed;
+        if within != Within::Nothing {
+            let outcomes = self
+                .outcomes
+                .get_or_insert_with(|| Box::new(Outcomes { committed: before, rolled_back: before }));
+            if !local {
+                // It is known to be in order.
+                let _ = outcomes.committed.apply(statement);
+            }
+        }
+        Answer::Done(tag)
+    }
+
+    /// The transaction is over that may have changed settings.
+    pub(super) fn transaction_ended(&mut self, committed: bool) {
+        if let Some(outcomes) = self.outcomes.take() {
+            self.settings = if committed { outcomes.committed } else { outcomes.rolled_back };
+        }
+    }
+}
+
 impl Worker {
     /// Carries out a statement about pooler. `None`: its answer has to be waited for.
-    pub(super) fn carry_out_setting(&mut self, slot: usize, statement: &PoolerStatement) -> Option<Answer> {
+    pub(super) fn carry_out_setting(
+        &mut self,
+        slot: usize,
+        statement: &PoolerStatement,
+        within: Within,
+    ) -> Option<Answer> {
         let answer = match statement {
             PoolerStatement::Unclear => Answer::unclear(),
             PoolerStatement::Show { name } if &**name == "pooler.lsn" => return self.tell_lsn(slot),
@@ -21,19 +131,26 @@ impl Worker {
             {
                 Answer::fixed(name)
             }
-            PoolerStatement::Set { name, value, .. } if &**name == "pooler.read_after" => {
-                self.refuse_token(slot, value).unwrap_or_else(|| self.apply_setting(slot, statement))
+            PoolerStatement::Set { name, value: Some(value), .. } if &**name == "pooler.read_after" => {
+                self.refuse_token(slot, value).unwrap_or_else(|| self.apply_setting(slot, statement, within))
             }
             PoolerStatement::Set { .. } | PoolerStatement::Reset { .. } => {
-                self.apply_setting(slot, statement)
+                self.apply_setting(slot, statement, within)
             }
         };
         Some(answer)
     }
 
-    fn apply_setting(&mut self, slot: usize, statement: &PoolerStatement) -> Answer {
+    fn apply_setting(&mut self, slot: usize, statement: &PoolerStatement, within: Within) -> Answer {
         let Some(client) = self.clients.get_mut(slot) else { return Answer::Done("SET") };
-        client.routing.get_or_insert_default().apply(statement)
+        client.routing.get_or_insert_default().apply(statement, within)
+    }
+
+    /// A client's transaction is over.
+    pub(super) fn transaction_ended(&mut self, slot: usize, committed: bool) {
+        if let Some(routing) = self.clients.get_mut(slot).and_then(|client| client.routing.as_mut()) {
+            routing.transaction_ended(committed);
+        }
     }
 
     /// There is such a setting.
@@ -49,10 +166,63 @@ impl Worker {
                 word_of(&self.consistency(client), ReadConsistency::WORDS).map(str::to_owned)
             }
             "pooler.read_after" => {
-                let token = client.routing.as_ref().and_then(|routing| routing.read_after);
+                let token = client.routing.as_ref().and_then(|routing| routing.settings.read_after);
                 Some(token.map(|token| token.to_string()).unwrap_or_default())
             }
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(value: &str, local: bool) -> PoolerStatement {
+        let value = (value != "default").then(|| value.into());
+        PoolerStatement::Set { name: "pooler.route".into(), value, local }
+    }
+
+    #[test]
+    fn settings_of_a_transaction_end_as_those_of_postgresql_do() {
+        let (primary, replica) = (Some(Route::Primary), Some(Route::Replica));
+        for (statements, inside, committed) in [
+            (vec![("primary", false)], primary, primary),
+            (vec![("primary", true)], primary, None),
+            (vec![("primary", false), ("replica", true)], replica, primary),
+            (vec![("primary", true), ("replica", false)], replica, replica),
+            (vec![("primary", false), ("default", true)], None, primary),
+            (vec![("primary", true), ("default", false)], None, None),
+        ] {
+            for commits in [true, false] {
+                let mut routing = Routing::default();
+                for (value, local) in &statements {
+                    assert_eq!(routing.apply(&set(value, *local), Within::Block), Answer::Done("SET"));
+                }
+                assert_eq!(routing.settings.route, inside, "{statements:?}");
+                routing.transaction_ended(commits);
+                let expected = committed.filter(|_| commits);
+                assert_eq!(routing.settings.route, expected, "{statements:?} {commits}");
+                // Nothing is left of it for the next one.
+                routing.apply(&set("auto", false), Within::Nothing);
+                routing.transaction_ended(false);
+                assert_eq!(routing.settings.route, Some(Route::Auto));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_refused_or_local_to_nothing_changes_nothing() {
+        let mut routing = Routing::default();
+        for within in [Within::Nothing, Within::Batch] {
+            assert_eq!(routing.apply(&set("primary", true), within), Answer::outside_of_block("SET"));
+        }
+        for local in [true, false] {
+            assert!(matches!(routing.apply(&set("x", local), Within::Block), Answer::Refused("22023", ..)));
+        }
+        assert!(routing.outcomes.is_none());
+        assert_eq!(routing.settings, Settings::default());
+        let reset = PoolerStatement::Reset { name: "pooler.route".into() };
+        assert_eq!(routing.apply(&reset, Within::Nothing), Answer::Done("RESET"));
     }
 }

@@ -5,6 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use super::{
     Worker,
     client::{Client, ClientState, Refusal},
+    decision::Decision,
     release::{ClientError, DRAIN_TIME, NoServer},
     server::{Server, ServerState},
 };
@@ -154,14 +155,21 @@ impl Worker {
     }
 
     fn check_held(&self, slot: usize, client: &Client, age: u64) -> Option<Expired> {
-        let asks = client.routing.as_ref().is_some_and(|routing| routing.own.asked.is_some());
-        // Who asks for the primary's position is told when it looks again.
-        if asks || age <= micros(self.config.settings.failover_hold) {
+        let routing = client.routing.as_deref();
+        // Who asks for the primary's position is told when it looks again, and a read that waits for a replica goes to the
+        // primary then.
+        let looks = routing.is_some_and(|routing| routing.own.asked.is_some() || routing.why.waits());
+        if looks || age <= micros(self.config.settings.failover_hold) {
             return None;
         }
         let cluster = self.cluster_of(client);
         let ahead = cluster.is_some_and(|cluster| self.is_ahead_of(client, cluster));
-        Some(Expired::Refused(slot, if ahead { Refusal::Behind } else { Refusal::NoPrimary }))
+        let refusal = match routing.map(|routing| routing.why) {
+            _ if ahead => Refusal::Behind,
+            Some(Decision::LacksReplica) => Refusal::NoReplica,
+            _ => Refusal::NoPrimary,
+        };
+        Some(Expired::Refused(slot, refusal))
     }
 
     /// The next statement of a transaction has waited for its replica for as long as it may.

@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Worker, answer::Answer, client::Client, routing::assign};
+use super::{Worker, answer::Answer, client::Client};
 use crate::{
     cluster::{Cluster, Token},
     protocol::TransactionStatus,
@@ -79,19 +79,33 @@ impl Worker {
 
     /// Whether a replica has replayed what this client's reads must see by its token.
     pub(super) fn has_replayed_token(&self, client: &Client, cluster: &Cluster, node: usize) -> bool {
-        let token = client.routing.as_ref().and_then(|routing| routing.read_after);
+        let token = client.routing.as_ref().and_then(|routing| routing.settings.read_after);
         token.is_none_or(|token| cluster.has_replayed(node, token))
     }
 
     /// A client's token proves that there is a newer primary than the one that is known here. Looks for it.
     pub(super) fn is_ahead_of(&self, client: &Client, cluster: &Cluster) -> bool {
-        let token = client.routing.as_ref().and_then(|routing| routing.read_after);
+        let token = client.routing.as_ref().and_then(|routing| routing.settings.read_after);
         let ahead = token.is_some_and(|token| token.timeline > cluster.timeline());
         if ahead {
             cluster.suspect();
         }
         ahead
     }
+}
+
+/// False, and nothing is changed, if the text stands for no value.
+pub(super) fn assign<T>(
+    setting: &mut Option<T>,
+    text: Option<&str>,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> bool {
+    let value = text.map(read);
+    let known = value.as_ref().is_none_or(Option::is_some);
+    if known {
+        *setting = value.flatten();
+    }
+    known
 }
 
 /// The setting `pooler.read_after`: a token, or nothing. False, and nothing is changed, if it is neither.

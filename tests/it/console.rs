@@ -35,7 +35,8 @@ fn result_sets() -> Vec<(&'static str, Vec<(&'static str, u32)>)> {
     let averages = "database server_assignment_count xact_count query_count bytes_received bytes_sent xact_time \
          query_time wait_time";
     vec![
-        ("CLIENTS", connections.clone()),
+        // The last one is not PgBouncer's.
+        ("CLIENTS", connections.iter().copied().chain([("route", T)]).collect()),
         ("SERVERS", connections),
         (
             "POOLS",

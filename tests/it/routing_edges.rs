@@ -27,7 +27,7 @@ fn tags(frames: &[Frame]) -> String {
 }
 
 /// No replica replays anything meanwhile.
-fn behind<T>(cluster: &Replicated, work: impl FnOnce() -> T) -> T {
+pub(crate) fn behind<T>(cluster: &Replicated, work: impl FnOnce() -> T) -> T {
     let replicas = [1, 2];
     let all = |sql: &str| replicas.iter().for_each(|node| drop(cluster.admin(*node).sql(sql)));
     all("SELECT pg_wal_replay_pause()");
@@ -379,7 +379,7 @@ fn statement_of_a_read_only_transaction_waits_for_what_was_acknowledged() {
 }
 
 /// What comes back when a client is cancelled again and again, until it is answered.
-fn cancelled(pooler: &Pooler, client: &mut Raw) -> Vec<Frame> {
+pub(crate) fn cancelled(pooler: &Pooler, client: &mut Raw) -> Vec<Frame> {
     let (answered, key) = (AtomicBool::new(false), client.key.clone());
     std::thread::scope(|scope| {
         scope.spawn(|| {

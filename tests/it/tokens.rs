@@ -505,6 +505,8 @@ fn settings_of_poolers_own_never_reach_a_server() {
     for text in [
         "SELECT set_config('pooler.route', 'primary', false)",
         "SELECT v, current_setting('pooler.route', true) FROM tokens",
+        "PREPARE prepared AS SELECT set_config('pooler.route', 'primary', false)",
+        "SELECT set_config(new_value => 'primary', setting_name => 'pooler.route', is_local => false)",
     ] {
         let error = client.try_sql(text).unwrap_err();
         assert_eq!(error.field(b'C'), "0A000", "{text}");

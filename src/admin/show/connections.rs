@@ -3,7 +3,7 @@
 use super::{
     super::result::{
         Columns,
-        Kind::{Int4, Text},
+        Kind::{self, Int4, Text},
         Row,
     },
     text,
@@ -14,7 +14,7 @@ use crate::{
     worker::{process::pid_of, report::ReportKind},
 };
 
-pub(super) const COLUMNS: Columns = &[
+const CONNECTION: [(&str, Kind); 21] = [
     ("type", Text),
     ("user", Text),
     ("database", Text),
@@ -37,6 +37,16 @@ pub(super) const COLUMNS: Columns = &[
     ("prepared_statements", Int4),
     ("id", Int4),
 ];
+
+pub(super) const SERVERS: Columns = &CONNECTION;
+
+/// As PgBouncer's, and what it has nothing of.
+pub(super) const CLIENTS: Columns = &{
+    let mut columns = [("route", Text); CONNECTION.len() + 1];
+    let (connection, _) = columns.split_at_mut(CONNECTION.len());
+    connection.copy_from_slice(&CONNECTION);
+    columns
+};
 
 /// What names a connection: its id, within the bounds of the column `id`.
 fn pointer(id: u64) -> Option<String> {
@@ -76,6 +86,7 @@ pub(super) async fn clients(commands: &Commands) -> Vec<Row> {
             text(c.application_name),
             text(c.prepared_statements),
             text(pid_of(c.id)),
+            text(c.route),
         ]
     });
     rows.collect()
