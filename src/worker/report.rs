@@ -91,6 +91,8 @@ pub(crate) struct ServerRow {
     pub(crate) tls: String,
     pub(crate) application_name: String,
     pub(crate) prepared_statements: usize,
+    /// What keeps it with its client; or nothing.
+    pub(crate) pinned: &'static str,
 }
 
 impl Worker {
@@ -211,6 +213,7 @@ impl Worker {
                 tls: server.info.tls.clone(),
                 application_name: name_in(&server.session.label),
                 prepared_statements: server.session.statements.len(),
+                pinned: server.session.pinned.unwrap_or_default(),
             })
             .collect()
     }

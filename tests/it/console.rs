@@ -35,9 +35,9 @@ fn result_sets() -> Vec<(&'static str, Vec<(&'static str, u32)>)> {
     let averages = "database server_assignment_count xact_count query_count bytes_received bytes_sent xact_time \
          query_time wait_time";
     vec![
-        // The last one is not PgBouncer's.
+        // The last ones are not PgBouncer's.
         ("CLIENTS", connections.iter().copied().chain([("route", T)]).collect()),
-        ("SERVERS", connections),
+        ("SERVERS", connections.into_iter().chain([("pinned", T)]).collect()),
         (
             "POOLS",
             list(T, "database user")

@@ -146,19 +146,31 @@ fn prepared_settings_count_when_they_are_executed() {
     }
 }
 
-/// Ways to bind a server to its client, and how the binding ends.
-const BOUND: [(&str, &str, &str); 8] = [
-    ("CREATE TEMP TABLE t (x int)", "SELECT count(*) FROM t", "DROP TABLE t"),
-    ("SELECT 1 AS x INTO TEMP t", "SELECT count(*) FROM t", "DISCARD TEMP"),
-    ("CREATE TEMP SEQUENCE s", "SELECT nextval('s')", "DROP SEQUENCE s"),
-    ("SELECT pg_advisory_lock(77)", "SELECT 1", "SELECT pg_advisory_unlock(77)"),
-    ("BEGIN; DECLARE c SCROLL CURSOR WITH HOLD FOR SELECT 1; COMMIT", "FETCH ABSOLUTE 1 FROM c", "CLOSE c"),
-    ("LISTEN news", "SELECT 1", "UNLISTEN news"),
-    ("PREPARE p AS SELECT 1", "EXECUTE p", "DEALLOCATE p"),
+/// What keeps servers with their clients, by the console.
+fn pinned(pooler: &Pooler) -> Vec<String> {
+    let column = |row: Vec<(String, String)>| row.into_iter().find(|(name, _)| name == "pinned").unwrap().1;
+    pooler.console("SHOW SERVERS").into_iter().map(column).filter(|reason| !reason.is_empty()).collect()
+}
+
+/// Ways to bind a server to its client, how the binding ends, and what SHOW SERVERS calls it.
+const BOUND: [(&str, &str, &str, &str); 8] = [
+    ("CREATE TEMP TABLE t (x int)", "SELECT count(*) FROM t", "DROP TABLE t", "temporary objects"),
+    ("SELECT 1 AS x INTO TEMP t", "SELECT count(*) FROM t", "DISCARD TEMP", "temporary objects"),
+    ("CREATE TEMP SEQUENCE s", "SELECT nextval('s')", "DROP SEQUENCE s", "temporary objects"),
+    ("SELECT pg_advisory_lock(77)", "SELECT 1", "SELECT pg_advisory_unlock(77)", "advisory lock"),
+    (
+        "BEGIN; DECLARE c SCROLL CURSOR WITH HOLD FOR SELECT 1; COMMIT",
+        "FETCH ABSOLUTE 1 FROM c",
+        "CLOSE c",
+        "cursor WITH HOLD",
+    ),
+    ("LISTEN news", "SELECT 1", "UNLISTEN news", "LISTEN"),
+    ("PREPARE p AS SELECT 1", "EXECUTE p", "DEALLOCATE p", "PREPARE"),
     (
         "DO $$ BEGIN CREATE TEMP TABLE t (x int); END $$",
         "SELECT count(*) FROM t",
         "DO $$ BEGIN DROP TABLE t; END $$",
+        "temporary objects",
     ),
 ];
 
@@ -166,7 +178,7 @@ const BOUND: [(&str, &str, &str); 8] = [
 fn what_cannot_follow_binds_the_server_for_as_long_as_it_is_there() {
     let (_database, pooler) = turning();
     let mut other = pooler.connect();
-    for (binds, uses, ends) in BOUND {
+    for (binds, uses, ends, reason) in BOUND {
         let mut client = pooler.connect();
         client.sql(binds);
         let own = backend(&mut client);
@@ -175,7 +187,10 @@ fn what_cannot_follow_binds_the_server_for_as_long_as_it_is_there() {
             assert_eq!(backend(&mut client), own, "{binds}");
             assert_ne!(backend(&mut other), own, "{binds}");
         }
+        let pinned: Vec<String> = pinned(&pooler);
+        assert_eq!(pinned, [reason], "{binds}");
         client.sql(ends);
+        assert!(self::pinned(&pooler).is_empty(), "{binds}: still pinned");
         let servers: Vec<String> = (0..4).map(|_| backend(&mut client)).collect();
         assert!(servers.iter().any(|server| *server != own), "{binds}: still bound behind {ends}");
     }

@@ -38,15 +38,16 @@ const CONNECTION: [(&str, Kind); 21] = [
     ("id", Int4),
 ];
 
-pub(super) const SERVERS: Columns = &CONNECTION;
+pub(super) const SERVERS: Columns = &and("pinned");
+pub(super) const CLIENTS: Columns = &and("route");
 
-/// As PgBouncer's, and what it has nothing of.
-pub(super) const CLIENTS: Columns = &{
-    let mut columns = [("route", Text); CONNECTION.len() + 1];
+/// The columns of PgBouncer, and one that it has nothing of.
+const fn and(more: &'static str) -> [(&'static str, Kind); CONNECTION.len() + 1] {
+    let mut columns = [(more, Text); CONNECTION.len() + 1];
     let (connection, _) = columns.split_at_mut(CONNECTION.len());
     connection.copy_from_slice(&CONNECTION);
     columns
-};
+}
 
 /// What names a connection: its id, within the bounds of the column `id`.
 fn pointer(id: u64) -> Option<String> {
@@ -116,6 +117,7 @@ pub(super) async fn servers(commands: &Commands) -> Vec<Row> {
             text(s.application_name),
             text(s.prepared_statements),
             text(pid_of(s.id)),
+            text(s.pinned),
         ]
     });
     rows.collect()
