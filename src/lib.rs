@@ -28,7 +28,9 @@
 //! request stays unread in the socket until a server is free (`worker::queue`). `worker::relay` reads it,
 //! `session::upstream` notes what the server will owe and puts settings and missing statements in front, and one write
 //! sends it. The reply comes back by `worker::replies` and `session::downstream`; with ReadyForQuery and nothing
-//! owed, `worker::release` frees the server for the first who waits. Clients share as few workers as the load needs
+//! owed, `worker::release` frees the server for the first who waits. If a text may
+//! have left something in the session, the server is asked first (`session::traces`): settings become the client's label,
+//! and what cannot follow it keeps the server. Clients share as few workers as the load needs
 //! and move between transactions (`worker::balance`).
 //!
 //! # Where the database has nodes

@@ -41,6 +41,8 @@ pub struct Traces {
     asked: Option<Box<Answer>>,
     /// Something is there that nobody can ask for: it stays until the client leaves.
     stays: Option<&'static str>,
+    /// What was found although no text had told of it.
+    surprise: Option<String>,
 }
 
 /// What the server says.
@@ -52,6 +54,8 @@ struct Answer {
     bound: Option<&'static str>,
     /// It was not understood.
     unclear: bool,
+    /// A text has told that there may be something.
+    suspected: bool,
 }
 
 impl Traces {
@@ -63,6 +67,11 @@ impl Traces {
     /// Something may have been left, and nobody has asked.
     pub fn are_suspected(&self) -> bool {
         !self.suspected.are_none() || self.asked.is_some()
+    }
+
+    /// What was found, since this was asked last, although no text had told of it.
+    pub fn take_surprise(&mut self) -> Option<String> {
+        self.surprise.take()
     }
 
     /// The session is as new.
@@ -92,6 +101,12 @@ impl Traces {
 }
 
 impl Answer {
+    /// The settings that there are, without their values.
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.settings.iter().map(|(name, _)| name.as_str()).collect();
+        format!("settings ({})", names.join(", "))
+    }
+
     fn take(&mut self, body: &[u8]) -> Option<()> {
         let (kind, rest) = split_field(body.get(2..)?)?;
         let (name, rest) = split_field(rest)?;
@@ -133,6 +148,7 @@ impl Downstream<'_> {
             self.learn_traces(*answer);
         }
         let server = &mut *self.server;
+        let suspected = !server.traces.suspected.are_none();
         match server.asking {
             Asking::Never => server.traces.clear(),
             Asking::Always if !answered => server.traces.suspected.add(&sql::traces::Traces::everything()),
@@ -152,7 +168,7 @@ impl Downstream<'_> {
             });
         }
         encode::query(&mut self.request, &question(&about));
-        server.traces.asked = Some(Box::new(Answer { about, ..Answer::default() }));
+        server.traces.asked = Some(Box::new(Answer { about, suspected, ..Answer::default() }));
         server.pipeline.push(Expected::Question);
         server.unnamed_of = NOBODY;
         true
@@ -177,6 +193,9 @@ impl Downstream<'_> {
             };
             let of_server = learnt(&server.label);
             self.client.label = if same { Arc::clone(&of_server) } else { learnt(&self.client.label) };
+            if !answer.suspected && !Arc::ptr_eq(&server.label, &of_server) {
+                server.traces.surprise = Some(answer.names());
+            }
             server.label = of_server;
         }
         let keeps = |pinned: &&'static str| match *pinned {
@@ -186,6 +205,9 @@ impl Downstream<'_> {
             _ => !answer.about.objects,
         };
         let before = server.pinned.filter(keeps);
+        if let Some(bound) = answer.bound.filter(|_| !answer.suspected && server.pinned.is_none()) {
+            server.traces.surprise = Some(bound.to_owned());
+        }
         let authorized = server.foreign.role.then_some(AUTHORIZATION);
         server.pinned = server.traces.stays.or(authorized).or(before).or(answer.bound);
         let about = &answer.about;

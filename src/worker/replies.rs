@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     config::PoolMode,
+    error::Printable,
     protocol::TransactionStatus,
     session::{downstream::Downstream, outgoing::Outgoing},
 };
@@ -89,6 +90,15 @@ impl Worker {
             let _ = server.conn.send(&downstream.request);
         }
         let bytes = out.finish();
+        if let Some(found) = server.session.traces.take_surprise() {
+            let (database, user) = (&server.pool.key.database, &server.pool.key.user);
+            tracing::info!(
+                database,
+                user,
+                "a transaction has left {}, which no text of it told",
+                Printable(&found)
+            );
+        }
         self.note_replies(slot, told);
         let passes = self.hold_back(slot, bytes, ready, error);
         // What is sent again elsewhere is not over.

@@ -269,3 +269,35 @@ fn questions_of_poolers_own_do_not_show() {
     assert_eq!(tags, b"TDCZTDCZ");
     client.silent(Duration::from_millis(50));
 }
+
+/// What functions do to the session is found by asking always, and told to the operator.
+#[test]
+fn what_functions_hide_is_found_by_asking_always() {
+    let database = Database::new();
+    let options =
+        ["default_pool_size = 3", "server_round_robin = true", "workers = 1", "session_state = \"always\""];
+    let pooler = Pooler::of(&database, &options);
+    database.sql(
+        "CREATE FUNCTION hides() RETURNS text LANGUAGE sql AS \
+         $$ SELECT set_config('work_mem', '7MB', false) $$; GRANT ALL ON SCHEMA public TO app",
+    );
+    database.sql(
+        "CREATE FUNCTION keeps() RETURNS text LANGUAGE plpgsql AS \
+         $$ BEGIN CREATE TEMP TABLE t (x int); RETURN 'kept'; END $$",
+    );
+    let (mut client, mut other) = (pooler.connect(), pooler.connect());
+    client.sql("SELECT hides()");
+    for _ in 0..6 {
+        assert_eq!(
+            (client.sql("SHOW work_mem"), other.sql("SHOW work_mem")),
+            (vec!["7MB".into()], vec!["4MB".into()])
+        );
+    }
+    pooler.wait_for_log("a transaction has left settings (work_mem), which no text of it told");
+    client.sql("SELECT keeps()");
+    assert_eq!(pinned(&pooler), ["temporary objects"]);
+    for _ in 0..6 {
+        assert_eq!(client.sql("SELECT count(*) FROM t"), ["0"]);
+        assert!(other.try_sql("SELECT count(*) FROM t").is_err());
+    }
+}
