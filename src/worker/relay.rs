@@ -87,6 +87,10 @@ impl Worker {
         for turn in 0.. {
             let Some(client) = self.clients.get(slot) else { return };
             if client.state.server() != Some(server) {
+                // What is left in its socket raises no event, wherever it has gone.
+                if client.conn.readable {
+                    self.look_later_at_client(slot);
+                }
                 return;
             }
             // A client that reads nothing gets no further, as at PostgreSQL.
