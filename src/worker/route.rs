@@ -373,6 +373,27 @@ impl Worker {
         }
     }
 
+    /// Two shards of one user are on nodes of one cluster: they, and those that each knows, know each other from here on.
+    fn introduce(&mut self, one: usize, other: usize) {
+        let seat = |shard: usize| self.shards.get(shard).and_then(|shard| shard.seat.as_ref());
+        let known = |shard: usize| seat(shard).into_iter().flat_map(ShardSeat::siblings);
+        let family: Vec<usize> = [one, other].into_iter().chain(known(one)).chain(known(other)).collect();
+        let nodes: Vec<(usize, usize)> =
+            family.iter().filter_map(|&shard| Some((shard, seat(shard)?.node))).collect();
+        for shard in family {
+            let Some(seat) = self.shards.get_mut(shard).and_then(|shard| shard.seat.as_mut()) else {
+                continue;
+            };
+            for &(sibling, node) in &nodes {
+                if node != seat.node
+                    && let Some(known) = seat.siblings.get_mut(node)
+                {
+                    *known = Some(sibling);
+                }
+            }
+        }
+    }
+
     /// The shard of the same user on another node.
     pub(super) fn sibling(&mut self, shard: usize, node: usize) -> Option<usize> {
         let seat = self.shards.get(shard)?.seat.as_ref()?;
@@ -384,11 +405,7 @@ impl Worker {
         }
         let pool = self.shards.get(shard)?.pool.seat.as_ref()?.sibling(node)?;
         let index = self.shard(&pool);
-        let seat = self.shards.get_mut(shard)?.seat.as_mut()?;
-        *seat.siblings.get_mut(node)? = Some(index);
-        let own_node = seat.node;
-        let other = self.shards.get_mut(index)?.seat.as_mut()?;
-        *other.siblings.get_mut(own_node)? = Some(shard);
+        self.introduce(shard, index);
         Some(index)
     }
 }

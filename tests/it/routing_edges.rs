@@ -105,7 +105,7 @@ fn reads_do_not_wait_behind_a_long_one_of_another_replica() {
         });
         sleeper.silent(Duration::from_millis(1));
         let frames = cancelled(&pooler, &mut sleeper);
-        assert_eq!(tags(&frames), "EZ");
+        assert!(tags(&frames).ends_with("EZ"), "{frames:?}");
     }
 }
 
