@@ -88,6 +88,9 @@ impl Worker {
             let _ = server.conn.send(&downstream.request);
         }
         let bytes = out.finish();
+        if let (true, Some(client)) = (server.session.take_all_reset(), client_slot) {
+            self.reset_settings(client);
+        }
         self.note_replies(slot, told);
         let passes = self.hold_back(slot, bytes, ready, error);
         // What is sent again elsewhere is not over.
