@@ -170,7 +170,7 @@ impl Downstream<'_> {
         if answers {
             match tag {
                 be::DATA_ROW => self.server.traces.row(body),
-                _ => self.server.traces.fail(),
+                _ => self.server.traces.fail(body),
             }
         }
         if tag == be::ERROR_RESPONSE && self.server.outlived && is_fatal(body) {

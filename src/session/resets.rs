@@ -152,6 +152,7 @@ impl Downstream<'_> {
     /// What is not reported is not known any more.
     fn forget_reset_values(&mut self) {
         let server = &mut *self.server;
+        server.all_reset |= server.resets.known.contains(&Reset::All);
         let all = server.resets.unknown || server.resets.known.contains(&Reset::All);
         let known = std::mem::take(&mut server.resets.known);
         for reset in &known {

@@ -94,6 +94,8 @@ pub struct ServerSession {
     pub(super) rolled_back: bool,
     /// DISCARD ALL was carried out, and nobody has asked since.
     pub(super) discarded: bool,
+    /// RESET ALL or DISCARD ALL was carried out, alone, and nobody has asked since.
+    pub(super) all_reset: bool,
     /// One of them has ended a transaction, or may have done so within.
     pub(super) commits: bool,
     /// An error since then.
@@ -182,6 +184,7 @@ impl ServerSession {
             erred: false,
             ending: Ending::default(),
             discarded: false,
+            all_reset: false,
             was_altered: false,
             in_hot_standby: reported("in_hot_standby").map(|value| *value == *"on"),
             undone: Vec::new(),
@@ -223,6 +226,11 @@ impl ServerSession {
     /// Whether the server has said, since this was asked last, that its client has left nothing that cannot follow it.
     pub fn take_settled(&mut self) -> bool {
         std::mem::take(&mut self.settled)
+    }
+
+    /// Whether a RESET ALL or DISCARD ALL has been carried out since this was asked last.
+    pub fn take_all_reset(&mut self) -> bool {
+        std::mem::take(&mut self.all_reset)
     }
 
     /// ReadyForQuery: whether what stands before it has changed nothing, as far as its tags tell: it is an error alone, or a

@@ -14,12 +14,15 @@ use super::{
     state::NOBODY,
 };
 use crate::{
-    protocol::{TransactionStatus, encode, frame::split_u32},
+    protocol::{TransactionStatus, backend::error_field, encode, frame::split_u32},
     sql,
 };
 
 /// Most bytes of names and values that follow a client.
 const MOST_BYTES: usize = 64 << 10;
+
+/// How often a question is asked again that was cancelled.
+const MOST_TRIES: u8 = 3;
 
 /// When a server is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +44,8 @@ pub struct Traces {
     asked: Option<Box<Answer>>,
     /// Something is there that nobody can ask for: it stays until the client leaves.
     stays: Option<&'static str>,
+    /// How often the question was cancelled.
+    tries: u8,
     /// What was found although no text had told of it.
     surprise: Option<String>,
 }
@@ -79,9 +84,13 @@ impl Traces {
         *self = Self::default();
     }
 
-    /// There is no answer.
-    pub(super) fn fail(&mut self) {
-        if let Some(answer) = &mut self.asked {
+    /// There is no answer. A cancel request that was late may have hit the question: then it is asked again.
+    pub(super) fn fail(&mut self, error: &[u8]) {
+        let again = error_field(error, b'C') == Some(b"57014") && self.tries < MOST_TRIES;
+        if again && let Some(answer) = self.asked.take() {
+            self.tries += 1;
+            self.suspected.add(&answer.about);
+        } else if let Some(answer) = &mut self.asked {
             answer.unclear = true;
         }
     }
@@ -159,6 +168,14 @@ impl Downstream<'_> {
             return false;
         }
         let mut about = std::mem::take(&mut server.traces.suspected);
+        if self.client.passing > 0 {
+            // Data of a COPY that has failed is on its way: a question would land in the middle of it.
+            if suspected {
+                server.traces.stays = Some("COPY");
+                server.pinned = server.traces.stays;
+            }
+            return false;
+        }
         if about.settings {
             let known = |name: &&str| name.contains('.') && server.reported.get(name).is_none();
             let label = self.client.label.iter().map(|(name, _)| name).filter(known);
@@ -176,6 +193,7 @@ impl Downstream<'_> {
 
     fn learn_traces(&mut self, answer: Answer) {
         let server = &mut *self.server;
+        server.traces.tries = 0;
         if answer.unclear || answer.about.unclear {
             server.traces.stays = Some("setting");
         }

@@ -51,7 +51,7 @@ impl Refusal {
                 "57P03",
                 "pooler.read_after is of a newer timeline than that of the primary that pooler knows",
                 Some(
-                    "See SHOW NODES on pooler's console, and failover_hold. RESET pooler.read_after does without.",
+                    "See SHOW NODES on pooler's console, and failover_hold. SET pooler.read_after = '' does without.",
                 ),
             ),
             // As a replica's own conflicts with what it replays: libraries repeat such transactions.

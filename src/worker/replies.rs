@@ -99,6 +99,9 @@ impl Worker {
                 Printable(&found)
             );
         }
+        if let (true, Some(client)) = (server.session.take_all_reset(), client_slot) {
+            self.reset_settings(client);
+        }
         self.note_replies(slot, told);
         let passes = self.hold_back(slot, bytes, ready, error);
         // What is sent again elsewhere is not over.

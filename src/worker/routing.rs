@@ -15,6 +15,8 @@ use crate::cluster::floors::Changes;
 #[derive(Debug, Default)]
 pub(crate) struct Routing {
     pub(super) settings: Settings,
+    /// They are these again behind RESET.
+    pub(super) at_login: Settings,
     /// Its transaction has changed them.
     pub(super) outcomes: Option<Box<Outcomes>>,
     /// What it asks of pooler itself.
@@ -91,22 +93,26 @@ impl Routing {
         parameters.retain(|(name, value)| {
             let name = name.to_ascii_lowercase();
             let own = name.starts_with("pooler.");
-            if own && !routing.settings.set(&name, Some(value)) {
+            if own && !routing.settings.set(&name, value) {
                 wrong = Some(invalid_value(&name, value));
             }
             !own
         });
         match wrong {
             Some(message) => Err(ClientError::Parameter(message)),
-            None => Ok(routing),
+            None => {
+                routing.at_login = routing.settings;
+                Ok(routing)
+            }
         }
     }
 
     /// In another cluster: what its client has asked for. All that it has written or seen was before the end of this epoch.
     pub(super) fn moved(self, epoch: u64) -> Self {
-        let Self { settings, outcomes, begin, attached, own, .. } = self;
+        let Self { settings, at_login, outcomes, begin, attached, own, .. } = self;
         let (own, last) = (own.moved(), Some((usize::MAX, epoch)));
-        Self { settings, outcomes, begin, attached, own, floor: epoch, last, ..Self::default() }
+        let floor = epoch;
+        Self { settings, at_login, outcomes, begin, attached, own, floor, last, ..Self::default() }
     }
 
     /// It has read from a replica; `more` than what has been acknowledged, perhaps.

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     cluster::Token,
     config::{ReadConsistency, Route, value_of, word_of},
+    protocol::TransactionStatus,
     sql::PoolerStatement,
 };
 
@@ -44,20 +45,29 @@ pub(super) enum Within {
 }
 
 impl Settings {
-    /// `None`: back to what is configured. False, and nothing is changed, if there is no such name or value.
-    pub(super) fn set(&mut self, name: &str, value: Option<&str>) -> bool {
+    /// False, and nothing is changed, if there is no such name or value.
+    pub(super) fn set(&mut self, name: &str, value: &str) -> bool {
         match name {
-            "pooler.route" => assign(&mut self.route, value, |word| value_of(word, Route::WORDS)),
+            "pooler.route" => assign(&mut self.route, value_of(value, Route::WORDS)),
             "pooler.read_after" => assign_token(&mut self.read_after, value),
             "pooler.read_consistency" => {
-                assign(&mut self.consistency, value, |word| value_of(word, ReadConsistency::WORDS))
+                assign(&mut self.consistency, value_of(value, ReadConsistency::WORDS))
             }
             _ => false,
         }
     }
 
+    /// Back to what it was at login.
+    fn reset(&mut self, name: &str, at_login: Self) {
+        match name {
+            "pooler.route" => self.route = at_login.route,
+            "pooler.read_after" => self.read_after = at_login.read_after,
+            _ => self.consistency = at_login.consistency,
+        }
+    }
+
     /// Carries out a SET or RESET: its tag, or why not.
-    fn apply(&mut self, statement: &PoolerStatement) -> Result<&'static str, Answer> {
+    fn apply(&mut self, statement: &PoolerStatement, at_login: Self) -> Result<&'static str, Answer> {
         let (name, value, tag) = match statement {
             PoolerStatement::Set { name, value, .. } => (name, value.as_deref(), "SET"),
             PoolerStatement::Reset { name } => (name, None, "RESET"),
@@ -70,19 +80,20 @@ impl Settings {
             "pooler.read_consistency" => "Values: strict, fresh, session, eventual, primary.",
             _ => return Err(Answer::unknown(name)),
         };
-        match (self.set(name, value), value) {
-            (false, Some(value)) => Err(Answer::invalid(name, value, hint)),
-            _ => Ok(tag),
+        match value {
+            None => self.reset(name, at_login),
+            Some(value) if !self.set(name, value) => return Err(Answer::invalid(name, value, hint)),
+            Some(_) => {}
         }
+        Ok(tag)
     }
 }
 
 impl Routing {
     /// Carries out a SET or RESET.
     fn apply(&mut self, statement: &PoolerStatement, within: Within) -> Answer {
-        let before = self.settings;
-        let mut changed = before;
-        let tag = match changed.apply(statement) {
+        let mut changed = self.settings;
+        let tag = match changed.apply(statement, self.at_login) {
             Ok(tag) => tag,
             Err(refused) => return refused,
         };
@@ -90,17 +101,34 @@ impl Routing {
         if local && within != Within::Block {
             return Answer::outside_of_block(tag);
         }
-        self.settings = changed;
-        if within != Within::Nothing {
-            let outcomes = self
-                .outcomes
-                .get_or_insert_with(|| Box::new(Outcomes { committed: before, rolled_back: before }));
-            if !local {
-                // It is known to be in order.
-                let _ = outcomes.committed.apply(statement);
-            }
+        let at_login = self.at_login;
+        if let Some(outcomes) = self.outcomes(within)
+            && !local
+        {
+            // It is known to be in order.
+            let _ = outcomes.committed.apply(statement, at_login);
         }
+        self.settings = changed;
         Answer::Done(tag)
+    }
+
+    /// What settings will be behind what they are changed in now.
+    fn outcomes(&mut self, within: Within) -> Option<&mut Outcomes> {
+        if within == Within::Nothing {
+            return None;
+        }
+        let now = self.settings;
+        Some(self.outcomes.get_or_insert_with(|| Box::new(Outcomes { committed: now, rolled_back: now })))
+    }
+
+    /// RESET ALL; nothing that came before it matters any more, unless a transaction is open.
+    fn reset_all(&mut self, within: Within) {
+        let at_login = self.at_login;
+        match self.outcomes(within) {
+            Some(outcomes) => outcomes.committed = at_login,
+            None => self.outcomes = None,
+        }
+        self.settings = at_login;
     }
 
     /// The transaction is over that may have changed settings.
@@ -144,6 +172,16 @@ impl Worker {
     fn apply_setting(&mut self, slot: usize, statement: &PoolerStatement, within: Within) -> Answer {
         let Some(client) = self.clients.get_mut(slot) else { return Answer::Done("SET") };
         client.routing.get_or_insert_default().apply(statement, within)
+    }
+
+    /// A client's server has carried out a RESET ALL or DISCARD ALL.
+    pub(super) fn reset_settings(&mut self, slot: usize) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let server = client.state.server().and_then(|server| self.servers.get(server));
+        let inside = server.is_some_and(|server| server.session.status != TransactionStatus::Idle);
+        if let Some(routing) = &mut client.routing {
+            routing.reset_all(if inside { Within::Block } else { Within::Nothing });
+        }
     }
 
     /// A client's transaction is over.

@@ -94,23 +94,22 @@ impl Worker {
     }
 }
 
-/// False, and nothing is changed, if the text stands for no value.
-pub(super) fn assign<T>(
-    setting: &mut Option<T>,
-    text: Option<&str>,
-    read: impl FnOnce(&str) -> Option<T>,
-) -> bool {
-    let value = text.map(read);
-    let known = value.as_ref().is_none_or(Option::is_some);
-    if known {
-        *setting = value.flatten();
+/// The setting `pooler.read_after`: a token, or nothing. False, and nothing is changed, if it is neither.
+pub(super) fn assign_token(setting: &mut Option<Token>, value: &str) -> bool {
+    if value.is_empty() {
+        *setting = None;
+        return true;
     }
-    known
+    assign(setting, Token::parse(value))
 }
 
-/// The setting `pooler.read_after`: a token, or nothing. False, and nothing is changed, if it is neither.
-pub(super) fn assign_token(setting: &mut Option<Token>, value: Option<&str>) -> bool {
-    assign(setting, value.filter(|value| !value.is_empty()), Token::parse)
+/// False, and nothing is changed, if there is no value.
+pub(super) fn assign<T>(setting: &mut Option<T>, value: Option<T>) -> bool {
+    let known = value.is_some();
+    if known {
+        *setting = value;
+    }
+    known
 }
 
 #[cfg(test)]
@@ -122,11 +121,10 @@ mod tests {
         let mut setting = None;
         let token = Token { timeline: 3, lsn: 0x10 };
         for (value, known, expected) in [
-            (Some("3:0/10"), true, Some(token)),
-            (Some("3:0/x"), false, Some(token)),
-            (Some(""), true, None),
-            (Some("0/10"), true, Some(Token { timeline: 0, ..token })),
-            (None, true, None),
+            ("3:0/10", true, Some(token)),
+            ("3:0/x", false, Some(token)),
+            ("", true, None),
+            ("0/10", true, Some(Token { timeline: 0, ..token })),
         ] {
             assert_eq!((assign_token(&mut setting, value), setting), (known, expected), "{value:?}");
         }

@@ -9,7 +9,7 @@ use pooler::demo::process::wait_until;
 use crate::{
     routing_edges::behind,
     routing_table::{nodes, start},
-    support::{msg::*, pooler::Pooler, raw::PATIENCE, truth::client},
+    support::{msg::*, pooler::Pooler, raw::PATIENCE, replicated::Replicated, truth::client},
 };
 
 /// What SHOW CLIENTS says of the routes of all clients.
@@ -18,10 +18,13 @@ fn routes(pooler: &Pooler) -> Vec<String> {
     rows.filter(|(column, _)| column == "route").map(|(_, value)| value).collect()
 }
 
-/// Some client is where this says.
+/// Whether some client gets to where this says.
+fn gets_to(pooler: &Pooler, route: &str) -> bool {
+    wait_until(PATIENCE, || routes(pooler).iter().any(|found| found == route).then_some(())).is_some()
+}
+
 fn wait_for_route(pooler: &Pooler, route: &str) {
-    let found = wait_until(PATIENCE, || routes(pooler).iter().any(|found| found == route).then_some(()));
-    assert!(found.is_some(), "no client is at {route}: {:?}", routes(pooler));
+    assert!(gets_to(pooler, route), "no client is at {route}: {:?}", routes(pooler));
 }
 
 #[test]
@@ -45,7 +48,7 @@ fn last_route_of_each_client_is_shown() {
 fn read_may_wait_longer_for_a_replica_than_for_a_primary() {
     let cluster = nodes();
     let pooler =
-        start(&cluster, |setup| setup.setting("causal_wait = \"2s\"").setting("failover_hold = \"100ms\""));
+        start(&cluster, |setup| setup.setting("causal_wait = \"4s\"").setting("failover_hold = \"2s\""));
     let (mut writer, mut reader) = (client(&pooler, "app"), client(&pooler, "app"));
     reader.sql("SET pooler.read_consistency = fresh");
     behind(&cluster, || {
@@ -67,15 +70,18 @@ fn read_that_has_waited_for_a_replica_waits_for_a_primary_too() {
     });
     let (mut writer, mut reader) = (client(&pooler, "app"), client(&pooler, "app"));
     reader.sql("SET pooler.read_consistency = fresh");
-    [1, 2].iter().for_each(|&node| drop(cluster.admin(node).sql("SELECT pg_wal_replay_pause()")));
+    let replay =
+        |cluster: &Replicated, sql: &str| [1, 2].iter().for_each(|&node| drop(cluster.admin(node).sql(sql)));
+    replay(&cluster, "SELECT pg_wal_replay_pause()");
     writer.sql("INSERT INTO log VALUES ('both')");
     reader.send(&query("SELECT count(*) FROM log WHERE what = 'both'"));
-    wait_for_route(&pooler, "hold: stale");
+    let stale = gets_to(&pooler, "hold: stale");
     cluster.stop_fast(0);
-    wait_for_route(&pooler, "hold: no_primary");
+    let lost = gets_to(&pooler, "hold: no_primary");
     cluster.restart(0);
     let frames = reader.ready(1);
-    [1, 2].iter().for_each(|&node| drop(cluster.admin(node).sql("SELECT pg_wal_replay_resume()")));
+    replay(&cluster, "SELECT pg_wal_replay_resume()");
+    assert!(stale && lost, "{stale} {lost}");
     let rows: Vec<String> = frames.iter().filter(|frame| frame.tag == b'D').map(Frame::row).collect();
     assert_eq!(rows, ["1"], "{frames:?}");
     client(&pooler, "app").sql("DELETE FROM log WHERE what = 'both'");

@@ -46,6 +46,12 @@ const SCRIPTS: &[&[&str]] = &[
     &["SET $ = 'primary'", "BEGIN", "RESET $", "SHOW $", "ROLLBACK", "SHOW $", "RESET $", "SHOW $"],
     &["SET $ = 'primary'", "BEGIN", "SET LOCAL $ TO DEFAULT", "SHOW $", "COMMIT", "SHOW $"],
     &["SET $ = 'primary'", "BEGIN", "SET $ TO DEFAULT", "SHOW $", "COMMIT", "SHOW $"],
+    &["SET $ = 'primary'", "RESET ALL", "SHOW $"],
+    &["SET $ = 'primary'", "DISCARD ALL", "SHOW $"],
+    &["SET $ = 'primary'", "BEGIN", "RESET ALL", "SHOW $", "ROLLBACK", "SHOW $"],
+    &["SET $ = 'primary'", "BEGIN", "SET LOCAL $ = 'replica'", "RESET ALL", "SHOW $", "COMMIT", "SHOW $"],
+    &["SET $ = 'primary'", "BEGIN", "DISCARD ALL", "ROLLBACK", "SHOW $"],
+    &["SET $ = 'primary'", "RESET statement_timeout", "SHOW $"],
     // The next transaction is another one.
     &[
         "BEGIN",
@@ -110,6 +116,7 @@ const BATCHES: &[&[&str]] = &[
     &["SET $ = 'primary'|SELECT 1|SELECT 1/0", "SHOW $"],
     &["SET $ = 'primary'|SELECT 1", "SHOW $", "SELECT 1/0", "SHOW $"],
     &["SET $ = 'primary'|INSERT INTO once VALUES (1)", "SHOW $"],
+    &["SET $ = 'primary'|RESET ALL", "SHOW $"],
     &["BEGIN|SET $ = 'primary'", "SHOW $", "ROLLBACK", "SHOW $"],
     &["BEGIN|SET $ = 'primary'|COMMIT", "SHOW $"],
     &["BEGIN|SET $ = 'primary'|SELECT 1|ROLLBACK", "SHOW $"],
@@ -166,6 +173,23 @@ fn settings_in_transactions_are_undone_as_at_postgresql() {
     let session = cluster.setup(&[1, 0, 2]).setting("pool_mode = \"session\"").start();
     for script in SCRIPTS.iter().chain(&BATCHES[..5]) {
         undone(&session, &cluster, script, true);
+    }
+}
+
+/// What was asked for at login is what RESET brings back.
+#[test]
+fn settings_go_back_to_what_was_asked_for_at_login() {
+    let cluster = nodes();
+    let pooler = start(&cluster, |setup| setup);
+    let login = |port: u16, setting: &str| {
+        let options = format!("-c {setting}=primary");
+        Raw::login_with(port, "app", DATABASE, &password_of("app"), &[("options", &options)])
+    };
+    for reset in ["RESET $", "RESET ALL", "SET $ TO DEFAULT", "DISCARD ALL"] {
+        let script = ["SHOW $", "SET $ = 'replica'", "SHOW $", reset, "SHOW $"];
+        let mut direct = login(cluster.node(cluster.primary()).port, OTHER);
+        let expected = transcript(&mut direct, OTHER, &script, false);
+        assert_eq!(transcript(&mut login(pooler.port, OWN), OWN, &script, false), expected, "{reset}");
     }
 }
 
