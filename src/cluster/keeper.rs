@@ -55,7 +55,11 @@ where
     loop {
         let pause = match keeper.look(&spec_of).await {
             Ok(true) => LOOK,
-            Ok(false) => return,
+            Ok(false) => {
+                // The next list's keeper waits for the same, and may be the one that was meant.
+                wake.notify_one();
+                return;
+            }
             Err(error) => keeper.failed(&error),
         };
         // A change in between has left its mark: it wakes at once.

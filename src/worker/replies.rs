@@ -82,6 +82,7 @@ impl Worker {
         let mut downstream = Downstream::new(session, &mut server.session, &self.process.shared);
         let result = downstream.translate(input, &mut out);
         let (transactions, ready, fatal) = (downstream.transactions, downstream.ready, downstream.fatal);
+        let ended = downstream.ended;
         let (error, told) = (downstream.error, Replied::of(&downstream));
         if !downstream.request.is_empty() {
             // If the server is gone, reading will tell.
@@ -108,8 +109,14 @@ impl Worker {
                 return input.len();
             }
         };
-        if fatal && let Some(server) = self.servers.get_mut(slot) {
-            server.session.spoiled = Some("server closed the connection");
+        if let Some(server) = self.servers.get_mut(slot) {
+            if fatal {
+                server.session.spoiled = Some("server closed the connection");
+            }
+            // The end of the stream may not be read any more: an idle server is closed for this message.
+            if let Some(seat) = server.pool.seat.as_ref().filter(|_| ended) {
+                seat.cluster.lost_connection(seat.node);
+            }
         }
         self.after_reply(slot);
         used
