@@ -190,6 +190,7 @@ impl<S: Fn(usize) -> ConnectSpec> Asker<S> {
         if ticket.question == Question::Probe {
             self.renew(ticket, deadline).await?;
         }
+        let asked = self.held.is_some();
         let lost = match self.try_ask(ticket, deadline).await {
             Ok(answer) => return Ok(answer),
             Err(QueryError::Lost(_) | QueryError::Unusable) => true,
@@ -202,7 +203,7 @@ impl<S: Fn(usize) -> ConnectSpec> Asker<S> {
             self.open(deadline).await?;
             return self.try_ask(ticket, deadline).await.map_err(|error| trouble(&error));
         }
-        if lost {
+        if lost && asked {
             self.tell(What::Lost("its end was met by a question".to_owned()));
         }
         Err(Trouble::Missed("the session was lost".to_owned()))

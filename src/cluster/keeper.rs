@@ -101,6 +101,10 @@ impl Keeper {
             // What others have changed may be in use already.
             cluster.catalog.distrust();
             let catalog = take(&mut session).await?;
+            // It would be put in force for the next list of nodes.
+            if cluster.is_stopped() {
+                return Ok(false);
+            }
             self.publish(&cluster, catalog, changes);
             self.seen = Some((signature, changes));
         }
@@ -128,7 +132,9 @@ impl Keeper {
     /// primary. Says so once.
     fn failed(&mut self, error: &KeeperError) -> Duration {
         self.session = None;
-        let Some(cluster) = self.cluster.upgrade() else { return RETRY };
+        let Some(cluster) = self.cluster.upgrade().filter(|cluster| !cluster.is_stopped()) else {
+            return GAP;
+        };
         if self.looked.elapsed() < LASTS && cluster.catalog.generation() > 0 {
             return GAP;
         }

@@ -3,7 +3,8 @@
 //! Their backends notice that when they next read or write to it: until then they may commit. So they count as open until a
 //! question to the primary, asked after the close, finds no such backend any more: it leaves pg_stat_activity when its
 //! transaction is over (pgstat_beshutdown_hook runs behind ShutdownPostgres). A time limit would not do: a statement may run
-//! for hours without a look at its client. Nor would the end of the connection: it is our own doing.
+//! for hours without a look at its client. Nor would the end of the connection: it is our own doing. (Where a proxy between the
+//! two gives other process IDs nothing more can be known, and they count as gone.)
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -7,12 +7,13 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
 
 use super::{Cluster, NodeAddress, Reign, epochs::Epochs, floors::Floors, snapshot::CatalogState};
+use crate::sql::Names;
 
 /// What is known of a database, whatever its nodes are.
 #[derive(Clone, Debug)]
@@ -25,6 +26,16 @@ pub struct Legacy {
     catalog: Arc<CatalogState>,
     async_commits: Arc<AtomicBool>,
     made: Instant,
+}
+
+impl Legacy {
+    /// Nobody has taken over at once. What is written until somebody does raises no floors, so that nothing counts but what the
+    /// primary says from then on.
+    pub fn lapse(&mut self) {
+        self.marks.clear();
+        self.floors.raise(&Names::Any, self.epoch.load(Ordering::SeqCst));
+        self.catalog.outdate();
+    }
 }
 
 impl Cluster {

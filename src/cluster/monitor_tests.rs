@@ -300,6 +300,12 @@ fn replicas_of_the_next_list_catch_what_the_last_primary_has_told() {
     let mut other = Rig::after(&rig, 1, true);
     other.round(&[probe(true, 3, 900)]);
     assert_eq!(other.cluster.caught(0), 0);
+    // Where there was no list for a while, all has to be asked for anew.
+    let mut lapsed = first.cluster.legacy(true);
+    assert!(Cluster::after("db".to_owned(), Vec::new(), lapsed.clone()).marks().newest().is_some());
+    lapsed.lapse();
+    let cluster = Cluster::after("db".to_owned(), Vec::new(), lapsed);
+    assert!(cluster.marks().newest().is_none() && cluster.floors.of(&Names::Any) == cluster.epoch());
 }
 
 #[test]

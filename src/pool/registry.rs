@@ -279,7 +279,9 @@ impl Inner {
             serves
         });
         self.end_clusters(context, by_operator);
-        self.replace(context, &replaced, workers)
+        let renewed = self.replace(context, &replaced, workers);
+        self.legacies.values_mut().for_each(Legacy::lapse);
+        renewed
     }
 
     /// A login comes between a new configuration and the reload of the pools: a database whose nodes it changes has to be
