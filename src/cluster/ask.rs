@@ -46,6 +46,9 @@ pg_catalog.current_setting('synchronous_commit') = 'off'";
 const REPLAYED: &str = "\
 SELECT pg_catalog.pg_last_wal_replay_lsn(), (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver)";
 
+/// Of those of other users nobody sees more than this.
+const BACKENDS: &str = "SELECT pid FROM pg_catalog.pg_stat_activity";
+
 /// What to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
@@ -55,14 +58,21 @@ pub(super) enum Question {
     Positions,
     /// How much have you replayed? To a replica.
     Replayed,
+    /// Which backends do you have? To the primary.
+    Backends,
 }
 
 /// What was answered.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Answer {
     Probe(ProbeAnswer),
     Positions(Positions),
-    Replayed { lsn: u64, timeline: Option<u32> },
+    Replayed {
+        lsn: u64,
+        timeline: Option<u32>,
+    },
+    /// Their process IDs.
+    Backends(Vec<u32>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -180,6 +190,7 @@ impl<S: Fn(usize) -> ConnectSpec> Asker<S> {
         if ticket.question == Question::Probe {
             self.renew(ticket, deadline).await?;
         }
+        let asked = self.held.is_some();
         let lost = match self.try_ask(ticket, deadline).await {
             Ok(answer) => return Ok(answer),
             Err(QueryError::Lost(_) | QueryError::Unusable) => true,
@@ -191,6 +202,9 @@ impl<S: Fn(usize) -> ConnectSpec> Asker<S> {
             self.held = None;
             self.open(deadline).await?;
             return self.try_ask(ticket, deadline).await.map_err(|error| trouble(&error));
+        }
+        if lost && asked {
+            self.tell(What::Lost("its end was met by a question".to_owned()));
         }
         Err(Trouble::Missed("the session was lost".to_owned()))
     }
@@ -237,13 +251,19 @@ impl<S: Fn(usize) -> ConnectSpec> Asker<S> {
             Question::Probe => PROBE,
             Question::Positions => POSITIONS,
             Question::Replayed => REPLAYED,
+            Question::Backends => BACKENDS,
         };
         let rows = held.session.query(sql, left).await?;
+        if ticket.question == Question::Backends {
+            let pids = rows.iter().filter_map(|row| field(row, 0)?.parse().ok());
+            return Ok(Answer::Backends(pids.collect()));
+        }
         let row = rows.first().ok_or(QueryError::Protocol("no row"))?;
         let answer = match ticket.question {
             Question::Probe => read_probe(row, &mut held.sizes).map(Answer::Probe),
             Question::Positions => read_positions(row, held.sizes).map(Answer::Positions),
             Question::Replayed => read_replayed(row),
+            Question::Backends => None,
         };
         answer.ok_or(QueryError::Protocol("the answer is not as expected"))
     }

@@ -56,9 +56,11 @@ pub(super) struct Mark {
 }
 
 /// The marks that some replica may still have to catch, and the last one that all have.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Epochs {
     marks: VecDeque<Mark>,
+    /// Whose positions they are.
+    timeline: u32,
 }
 
 impl Epochs {
@@ -67,7 +69,16 @@ impl Epochs {
         self.marks.clear();
     }
 
-    pub(super) fn push(&mut self, mark: Mark) {
+    /// Nothing, unless they are of this timeline.
+    pub(super) fn keep_of(&mut self, timeline: u32) {
+        if self.timeline != timeline {
+            self.clear();
+        }
+    }
+
+    pub(super) fn push(&mut self, timeline: u32, mark: Mark) {
+        self.keep_of(timeline);
+        self.timeline = timeline;
         // A primary that restarted may have lost what it had not flushed.
         while self.marks.back().is_some_and(|last| last.flush > mark.flush || last.insert > mark.insert) {
             self.marks.pop_back();
@@ -151,7 +162,7 @@ mod tests {
         let mut epochs = Epochs::default();
         assert_eq!(caught(&epochs, 100), (0, 0));
         for (epoch, flush, insert) in [(2, 10, 15), (3, 10, 20), (5, 20, 20), (6, 30, 44)] {
-            epochs.push(mark(epoch, flush, insert));
+            epochs.push(1, mark(epoch, flush, insert));
         }
         let table = [(9, (0, 0)), (10, (3, 0)), (15, (3, 2)), (20, (5, 5)), (43, (6, 5)), (44, (6, 6))];
         for (replayed, expected) in table {
@@ -160,6 +171,12 @@ mod tests {
         epochs.forget_before(5);
         assert_eq!(caught(&epochs, 19), (0, 0));
         assert_eq!(caught(&epochs, 20), (5, 5));
+        let mut others = epochs.clone();
+        epochs.keep_of(1);
+        others.keep_of(2);
+        assert_eq!((caught(&epochs, 20), caught(&others, 20)), ((5, 5), (0, 0)));
+        epochs.push(2, mark(7, 5, 5));
+        assert_eq!((caught(&epochs, 4), caught(&epochs, 100)), ((0, 0), (7, 7)));
         epochs.clear();
         assert_eq!(caught(&epochs, 100), (0, 0));
     }
@@ -168,7 +185,7 @@ mod tests {
     fn unflushed_tail_lost_in_a_crash_takes_its_marks_along() {
         let mut epochs = Epochs::default();
         for (epoch, flush, insert) in [(2, 10, 15), (3, 10, 90), (4, 12, 20)] {
-            epochs.push(mark(epoch, flush, insert));
+            epochs.push(1, mark(epoch, flush, insert));
         }
         assert_eq!(caught(&epochs, 20), (4, 4));
         assert_eq!(caught(&epochs, 15), (4, 2));
@@ -178,7 +195,7 @@ mod tests {
     fn marks_are_bounded_and_the_newest_stays() {
         let mut epochs = Epochs::default();
         for epoch in 1..=10_000 {
-            epochs.push(mark(epoch, epoch, epoch));
+            epochs.push(1, mark(epoch, epoch, epoch));
             assert_eq!(epochs.newest().map(|mark| mark.epoch), Some(epoch));
         }
         assert!(epochs.marks.len() <= MAX_OPEN);

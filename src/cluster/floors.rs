@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
+use super::left::Left;
 use crate::sql::{Names, SLOTS};
 
 /// Epochs of the last writes.
@@ -21,6 +22,8 @@ pub struct Floors {
     open_slots: Box<[AtomicU32]>,
     /// Those of them that may have been committed.
     commits: Commits,
+    /// Those of them that nobody will acknowledge.
+    pub(super) left: Left,
 }
 
 impl Default for Floors {
@@ -33,6 +36,7 @@ impl Default for Floors {
             open: AtomicU32::new(0),
             open_slots: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
             commits: Commits::default(),
+            left: Left::default(),
         }
     }
 }
@@ -234,7 +238,7 @@ impl Open {
         self.of = Some(Arc::clone(cluster));
         self.changes = before.changes.clone();
         self.changes.add_all(changes);
-        self.count(1);
+        cluster.floors.count(&self.changes, 1);
         // Its end comes after the new beginning: something is open all the time.
         drop(before);
     }
@@ -266,30 +270,46 @@ impl Open {
     /// They are acknowledged: raises the floors. False if there is nothing.
     pub fn acknowledge(&self, epoch: u64) -> bool {
         let Some(cluster) = self.of.as_ref().filter(|_| !self.changes.is_empty()) else { return false };
-        cluster.floors.raise_slots(self.is_everything(), self.changes.slots(), epoch);
+        cluster.floors.raise_all(&self.changes, epoch);
         true
     }
 
-    fn count(&self, change: i32) {
-        let Some(cluster) = &self.of else { return };
-        let floors = &cluster.floors;
-        let add = |counter: &AtomicU32| _ = counter.fetch_add(change.cast_unsigned(), Ordering::SeqCst);
-        add(&floors.open);
-        if self.changes.everything {
-            add(&floors.open_everything);
+    /// They go on to count as open, and whoever takes them ends them.
+    pub(super) fn take(&mut self) -> Option<(Arc<super::Cluster>, Changes, Option<usize>)> {
+        let cluster = self.of.take()?;
+        Some((cluster, std::mem::take(&mut self.changes), self.commit.take()))
+    }
+}
+
+impl Floors {
+    pub(super) fn raise_all(&self, changes: &Changes, epoch: u64) {
+        self.raise_slots(changes.everything, changes.slots(), epoch);
+    }
+
+    /// So much was open, with a commit at this place.
+    pub(super) fn end(&self, changes: &Changes, commit: Option<usize>) {
+        if let Some(place) = commit {
+            self.commits.end(place);
         }
-        self.changes
-            .slots()
-            .iter()
-            .filter_map(|slot| floors.open_slots.get(usize::from(*slot)))
-            .for_each(add);
+        self.count(changes, -1);
+    }
+
+    fn count(&self, changes: &Changes, change: i32) {
+        let add = |counter: &AtomicU32| _ = counter.fetch_add(change.cast_unsigned(), Ordering::SeqCst);
+        add(&self.open);
+        if changes.everything {
+            add(&self.open_everything);
+        }
+        let slots = changes.slots().iter();
+        slots.filter_map(|slot| self.open_slots.get(usize::from(*slot))).for_each(add);
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.commit_ended();
-        self.count(-1);
+        if let Some((cluster, changes, commit)) = self.take() {
+            cluster.floors.end(&changes, commit);
+        }
     }
 }
 

@@ -55,7 +55,11 @@ where
     loop {
         let pause = match keeper.look(&spec_of).await {
             Ok(true) => LOOK,
-            Ok(false) => return,
+            Ok(false) => {
+                // The next list's keeper waits for the same, and may be the one that was meant.
+                wake.notify_one();
+                return;
+            }
             Err(error) => keeper.failed(&error),
         };
         // A change in between has left its mark: it wakes at once.
@@ -97,6 +101,10 @@ impl Keeper {
             // What others have changed may be in use already.
             cluster.catalog.distrust();
             let catalog = take(&mut session).await?;
+            // It would be put in force for the next list of nodes.
+            if cluster.is_stopped() {
+                return Ok(false);
+            }
             self.publish(&cluster, catalog, changes);
             self.seen = Some((signature, changes));
         }
@@ -124,7 +132,9 @@ impl Keeper {
     /// primary. Says so once.
     fn failed(&mut self, error: &KeeperError) -> Duration {
         self.session = None;
-        let Some(cluster) = self.cluster.upgrade() else { return RETRY };
+        let Some(cluster) = self.cluster.upgrade().filter(|cluster| !cluster.is_stopped()) else {
+            return GAP;
+        };
         if self.looked.elapsed() < LASTS && cluster.catalog.generation() > 0 {
             return GAP;
         }

@@ -16,6 +16,8 @@ pub mod discovery;
 mod epochs;
 pub mod floors;
 mod keeper;
+mod left;
+mod legacy;
 mod monitor;
 mod publish;
 mod reign;
@@ -26,14 +28,16 @@ mod watched;
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::Instant,
 };
 
+use epochs::Epochs;
 use floors::Floors;
 pub use keeper::keep_catalog;
+pub use legacy::Legacy;
 pub use monitor::{MonitorSettings, monitor};
 pub use reign::Reign;
 use snapshot::CatalogState;
@@ -176,19 +180,21 @@ pub struct Cluster {
     generation: AtomicU64,
     /// Of the last primary; 0: there was none.
     timeline: AtomicU32,
-    /// The number that was last taken.
-    epoch: AtomicU64,
+    /// The number that was last taken. This, the floors and the catalog are the next list's too, see [`Legacy`].
+    epoch: Arc<AtomicU64>,
+    /// What the primary has said of its WAL.
+    marks: Mutex<Epochs>,
     position: Mutex<Option<tokens::Position>>,
     /// Somebody waits for a position, or for a replica to reach one.
     exact_wanted: AtomicBool,
     /// What readers must have seen.
-    pub floors: Floors,
+    pub floors: Arc<Floors>,
     /// What is known of the database's catalog.
-    pub catalog: CatalogState,
+    pub catalog: Arc<CatalogState>,
     /// A monitor has been started.
     pub monitored: AtomicBool,
     /// Commits may be acknowledged before they are flushed: inserted positions count.
-    async_commits: AtomicBool,
+    async_commits: Arc<AtomicBool>,
     /// Somebody waits for a replica to catch up: poll now.
     poll_wanted: AtomicBool,
     /// The primary may be lost: probe now, and often.
@@ -227,13 +233,14 @@ impl Cluster {
             primary: AtomicU32::new(NONE),
             generation: AtomicU64::new(0),
             timeline: AtomicU32::new(0),
-            epoch: AtomicU64::new(1),
+            epoch: Arc::new(AtomicU64::new(1)),
+            marks: Mutex::default(),
             position: Mutex::default(),
             exact_wanted: AtomicBool::new(false),
-            floors: Floors::default(),
-            catalog: CatalogState::default(),
+            floors: Arc::default(),
+            catalog: Arc::default(),
             monitored: AtomicBool::new(false),
-            async_commits: AtomicBool::new(false),
+            async_commits: Arc::default(),
             poll_wanted: AtomicBool::new(false),
             suspected: AtomicBool::new(false),
             doubts: AtomicU64::new(0),
@@ -253,6 +260,11 @@ impl Cluster {
     /// Whether these are its nodes, weights included.
     pub fn has_nodes(&self, nodes: &[NodeAddress]) -> bool {
         self.nodes.iter().map(|node| &node.address).eq(nodes)
+    }
+
+    /// The index of the node with this address.
+    pub fn number_of(&self, address: &NodeAddress) -> Option<usize> {
+        self.nodes.iter().position(|node| node.address.is_same(address))
     }
 
     /// Where a client begins: at the primary, or else at a node that is not known to be of no use.
@@ -275,6 +287,10 @@ impl Cluster {
     /// The epoch that whoever writes now belongs to.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::SeqCst)
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Epochs> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The highest epoch that a replica has caught; 0 if it is no replica of the primary.

@@ -6,6 +6,7 @@
 //! | each check_interval | every node is probed; the primary's answer is an epoch too |
 //! | a session ends, a worker suspects | every node at once, then each 50 ms until the roles are settled |
 //! | a read found no replica | the primary's positions, then the replicas until one has caught up |
+//! | a server was closed amid a write | which backends the primary has, each 50 ms until that one is gone |
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -21,7 +22,6 @@ use super::{
     Cluster,
     ask::{Answer, Asker, Question, Ticket, Told, What},
     decide::Accepted,
-    epochs::Epochs,
     watched::Watched,
 };
 use crate::server::ConnectSpec;
@@ -35,6 +35,8 @@ const LOCKED_GAP: Duration = Duration::from_secs(5);
 /// Between polls of the primary; while no replica has caught the last one there is no hurry.
 const POLL_GAP: Duration = Duration::from_millis(1);
 const LAZY_POLL_GAP: Duration = Duration::from_millis(4);
+/// Between questions for backends that were left.
+const LEFT_GAP: Duration = Duration::from_millis(50);
 /// So long replicas are asked again and again for one read.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Age at which a session is opened anew, and while the primary may be lost.
@@ -89,13 +91,13 @@ pub(super) struct Monitor {
     pub(super) primary: Option<usize>,
     /// Goes up with every other primary or timeline: answers to older questions do not count.
     pub(super) term: u64,
-    pub(super) epochs: Epochs,
     /// Since when the primary may be lost.
     pub(super) suspect_since: Option<Instant>,
     /// Nodes have to be probed after this before roles are settled.
     pub(super) suspected_at: Instant,
     last_poll: Instant,
     pub(super) want_poll: bool,
+    next_look: Instant,
     /// Until then somebody waits for replicas.
     wanted_until: Instant,
     /// The tasks of the nodes; they end with this.
@@ -130,11 +132,11 @@ impl Monitor {
             accepted: None,
             primary: None,
             term: 0,
-            epochs: Epochs::default(),
             suspect_since: Some(now),
             suspected_at: now,
             last_poll: now,
             want_poll: false,
+            next_look: now,
             wanted_until: now,
             _tasks: tasks,
         }
@@ -148,7 +150,8 @@ impl Monitor {
         let probes = self.probe(cluster, now);
         let poll = self.poll_primary(cluster, now);
         let replicas = self.poll_replicas(cluster, now);
-        [poll, replicas].into_iter().flatten().fold(probes, Instant::min)
+        let left = self.look_for_left(cluster, now);
+        [poll, replicas, left].into_iter().flatten().fold(probes, Instant::min)
     }
 
     /// The primary may be lost: every node is probed now.
@@ -228,6 +231,18 @@ impl Monitor {
         next
     }
 
+    fn look_for_left(&mut self, cluster: &Cluster, now: Instant) -> Option<Instant> {
+        let primary = self.primary.filter(|_| cluster.floors.has_left())?;
+        if self.next_look > now {
+            return Some(self.next_look);
+        }
+        // Its answer comes here again.
+        self.nodes.get(primary).filter(|node| !node.asked)?;
+        self.next_look = now + LEFT_GAP;
+        self.ask(cluster, primary, Question::Backends, now);
+        None
+    }
+
     /// Replicas are asked for a while, as for a read that waits.
     pub(super) fn ask_replicas_for_a_while(&mut self, now: Instant) {
         self.wanted_until = self.wanted_until.max(now + PATIENCE);
@@ -240,7 +255,7 @@ impl Monitor {
 
     /// It has not caught the newest mark.
     pub(super) fn is_behind(&self, cluster: &Cluster, node: usize) -> bool {
-        self.epochs.newest().is_some_and(|newest| cluster.caught(node) < newest.epoch)
+        cluster.marks().newest().is_some_and(|newest| cluster.caught(node) < newest.epoch)
     }
 
     fn ask(&mut self, cluster: &Cluster, index: usize, question: Question, now: Instant) {
@@ -287,9 +302,15 @@ impl Monitor {
             Ok(Answer::Replayed { lsn, timeline }) => {
                 self.replayed(cluster, index, &ticket, lsn, timeline, now);
             }
+            Ok(Answer::Backends(backends)) if ticket.term == self.term && self.primary == Some(index) => {
+                cluster.floors.settle_left(ticket.epoch, &backends, cluster.epoch());
+            }
+            Ok(Answer::Backends(_)) => {}
             Err(trouble) if ticket.question == Question::Probe => {
                 self.failed(cluster, index, &ticket, trouble, now);
             }
+            // The next probe finds out why.
+            Err(_) if ticket.question == Question::Backends => {}
             Err(_) => {
                 self.poll_later(index, now);
                 self.suspect(now);
@@ -314,6 +335,8 @@ impl Monitor {
             cluster.database
         );
         self.forget(cluster, index);
+        // As with the clients' connections: others may be about to go the same way.
+        cluster.lost_connection(index);
         self.suspect(now);
     }
 }

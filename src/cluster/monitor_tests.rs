@@ -8,6 +8,7 @@ use crate::{
         NodeAddress, Role,
         ask::{Positions, ProbeAnswer, Trouble},
         decide::Fact,
+        floors::{Changes, Open},
     },
     sql::Names,
 };
@@ -33,7 +34,7 @@ impl Rig {
     /// In the place of the nodes that another rig has watched.
     fn after(last: &Self, nodes: usize, by_operator: bool) -> Self {
         let addresses = last.cluster.nodes.iter().map(|node| node.address.clone()).take(nodes).collect();
-        let cluster = Cluster::after("db".to_owned(), addresses, last.cluster.reign(), by_operator);
+        let cluster = Cluster::after("db".to_owned(), addresses, last.cluster.legacy(by_operator));
         let mut rig = Self::new(nodes);
         rig.monitor.accepted = cluster.inherited();
         Self { cluster, ..rig }
@@ -262,10 +263,49 @@ fn next_list_begins_with_the_last_primary() {
     assert_eq!(copy.roles(), [Role::Down, Role::Fenced]);
     copy.round(&[refused(), probe(false, 3, 200)]);
     assert_eq!(copy.roles(), [Role::Down, Role::Primary]);
-    // Replicas are not taken for fresh because no primary was seen here.
-    let mut replicas = next(2);
-    replicas.round(&[refused(), probe(true, 3, 100)]);
-    assert_eq!((replicas.roles()[1], replicas.cluster.choose_replica(0, None, 7)), (Role::Replica, None));
+}
+
+/// Reads go on where the list changes while there is no primary: from replicas that have what the last one had told.
+#[test]
+fn replicas_of_the_next_list_catch_what_the_last_primary_has_told() {
+    let mut first = Rig::new(3);
+    first.round(&[probe(false, 3, 100), probe(true, 3, 90), refused()]);
+    let (early, late) = (first.poll(0, 110), first.poll(0, 200));
+    first.cluster.floors.raise(&Names::Any, early - 1);
+    let next = |first: &Rig, lsn, timeline| {
+        let mut rig = Rig::after(first, 2, true);
+        assert_eq!((rig.cluster.epoch(), rig.cluster.floors.of(&Names::Any)), (late, early - 1));
+        assert_eq!(rig.cluster.choose_replica(0, None, 7), None, "it has not said anything yet");
+        rig.round(&[refused(), probe(true, timeline, lsn)]);
+        assert_eq!(rig.roles(), [Role::Down, Role::Replica]);
+        rig
+    };
+    // Not taken for fresh because no primary was seen here.
+    assert_eq!(next(&first, 99, 3).cluster.caught(1), 0);
+    assert_eq!(next(&first, 200, 4).cluster.caught(1), 0);
+    assert_eq!(next(&first, 110, 3).cluster.caught(1), early);
+    let mut rig = next(&first, 200, 3);
+    assert_eq!(rig.cluster.caught(1), late);
+    // What goes on in the old list is seen in the new one, and no question is asked under an old number.
+    first.cluster.floors.raise(&Names::Any, late);
+    assert_eq!(rig.cluster.floors.of(&Names::Any), late);
+    // Time goes on too: what is shown is as old as it is.
+    assert!(rig.cluster.staleness(1) >= first.cluster.staleness(1));
+    rig.round(&[probe(false, 3, 210), probe(true, 3, 200)]);
+    assert_eq!(rig.cluster.caught(1), late, "marks of the same reign");
+    assert!(rig.poll(0, 220) > late);
+    rig.round(&[refused(), probe(false, 4, 200)]);
+    assert!(rig.cluster.floors.of(&Names::Any) > late);
+    // Another primary's marks are no longer the first one's.
+    let mut other = Rig::after(&rig, 1, true);
+    other.round(&[probe(true, 3, 900)]);
+    assert_eq!(other.cluster.caught(0), 0);
+    // Where there was no list for a while, all has to be asked for anew.
+    let mut lapsed = first.cluster.legacy(true);
+    assert!(Cluster::after("db".to_owned(), Vec::new(), lapsed.clone()).marks().newest().is_some());
+    lapsed.lapse();
+    let cluster = Cluster::after("db".to_owned(), Vec::new(), lapsed);
+    assert!(cluster.marks().newest().is_none() && cluster.floors.of(&Names::Any) == cluster.epoch());
 }
 
 #[test]
@@ -305,6 +345,7 @@ fn suspicion_probes_often_until_roles_are_settled() {
                     Question::Probe => answer.clone(),
                     Question::Positions => positions(100),
                     Question::Replayed => replayed(100, 1),
+                    Question::Backends => unreachable!("nothing was left"),
                 };
                 rig.answer(node, asked, answer);
                 ticket = rig.asked(node, 0);
@@ -360,9 +401,53 @@ fn primary_is_doubtful_until_it_has_answered_a_question_asked_after_the_loss() {
     rig.round(&[Err(Trouble::Locked("too many clients".to_owned())), up[1].clone()]);
     assert!(!rig.cluster.is_doubtful());
     rig.cluster.settled_at.store(0, Ordering::Relaxed);
+    // The monitor's own session is one like others.
+    rig.tell(1, What::Lost("end of stream".to_owned()));
+    assert!(!rig.cluster.is_doubtful(), "a replica's");
+    rig.tell(0, What::Lost("end of stream".to_owned()));
+    assert!(rig.cluster.is_doubtful());
+    rig.round(&up);
+    assert!(!rig.cluster.is_doubtful());
+    rig.cluster.settled_at.store(0, Ordering::Relaxed);
     // Of another primary nothing is said by it.
     rig.cluster.lost_connection(0);
     rig.round(&[refused(), probe(false, 2, 100)]);
     assert_eq!(rig.cluster.primary(), Some(1));
     assert!(!rig.cluster.is_doubtful());
+}
+
+/// A server was closed amid a write: it counts as open until the primary has no such backend any more.
+#[test]
+fn backend_that_was_left_is_looked_for_until_it_is_gone() {
+    let mut rig = Rig::new(2);
+    rig.round(&[probe(false, 1, 100), probe(true, 1, 100)]);
+    let cluster = Arc::new(Cluster::new("db".to_owned(), Vec::new()));
+    rig.cluster.floors = Arc::clone(&cluster.floors);
+    let mut everything = Changes::default();
+    everything.add(&Names::Any);
+    let leave = |backend| {
+        let mut open = Open::default();
+        open.add(&cluster, &everything);
+        open.leave(backend);
+    };
+    let is_open = || cluster.floors.may_show_more(&everything, &Open::default());
+    let backends = |pids: &[u32]| Ok(Answer::Backends(pids.to_vec()));
+    rig.poll(0, 100);
+    assert!(rig.asked(0, 60).is_none());
+    leave(70);
+    let ticket = rig.asked(0, 60).unwrap();
+    assert_eq!(ticket.question, Question::Backends);
+    rig.answer(0, ticket, backends(&[7, 70]));
+    assert!(is_open() && rig.asked(0, 10).is_none(), "not all the time");
+    let ticket = rig.asked(0, 60).unwrap();
+    rig.answer(0, ticket, Err(Trouble::Missed("late".to_owned())));
+    assert!(is_open() && rig.monitor.suspect_since.is_none());
+    let ticket = rig.asked(0, 60).unwrap();
+    rig.answer(0, ticket, backends(&[7]));
+    assert!(!is_open() && rig.asked(0, 60).is_none());
+    assert_eq!(cluster.floors.of(&Names::Any), rig.cluster.epoch());
+    // Another primary has no part in it.
+    leave(71);
+    rig.round(&[refused(), probe(false, 2, 100)]);
+    assert!(!is_open());
 }

@@ -28,6 +28,7 @@ impl Cluster {
         }
         if other_primary {
             self.floors.raise(&Names::Any, self.epoch());
+            self.floors.forget_left(self.epoch());
         }
         let mut changed = other_primary;
         for (node, ruling) in self.nodes.iter().zip(&verdict.rulings) {

@@ -36,16 +36,13 @@ pub(super) struct Succession {
 const ELSEWHERE: usize = usize::MAX;
 
 impl Cluster {
-    /// Takes the place of a cluster whose last primary was this. `by_operator`: its nodes were configured, not found.
-    pub fn after(database: String, nodes: Vec<NodeAddress>, last: Option<Reign>, by_operator: bool) -> Self {
-        let mut cluster = Self::new(database, nodes);
-        let here = |address: &NodeAddress| cluster.nodes.iter().position(|n| n.address.is_same(address));
+    /// The last primary was this. `by_operator`: the nodes were configured, not found.
+    pub(super) fn succeed(&mut self, last: Option<Reign>, by_operator: bool) {
         let last = last.map(|reign| {
-            let node = here(&reign.address).unwrap_or(ELSEWHERE);
+            let node = self.number_of(&reign.address).unwrap_or(ELSEWHERE);
             Reign { accepted: Accepted { node, ..reign.accepted }, ..reign }
         });
-        cluster.succession = Succession { last: Mutex::new(last), other_system: by_operator.into() };
-        cluster
+        self.succession = Succession { last: Mutex::new(last), other_system: by_operator.into() };
     }
 
     /// The last primary, of this cluster or of the one before.
@@ -60,7 +57,7 @@ impl Cluster {
 
     /// Only this node may be the primary, whatever others say of themselves; `None`: that is not known.
     pub fn set_leader(&self, leader: Option<&NodeAddress>) {
-        let index = leader.and_then(|leader| self.nodes.iter().position(|n| n.address.is_same(leader)));
+        let index = leader.and_then(|leader| self.number_of(leader));
         let leader = index.and_then(|index| u32::try_from(index).ok()).unwrap_or(NONE);
         if self.leader.swap(leader, Ordering::AcqRel) != leader {
             self.suspect();

@@ -168,8 +168,9 @@ impl Monitor {
         }
         let eager: Vec<bool> = (0..self.nodes.len()).map(|node| !self.is_behind(cluster, node)).collect();
         let mark = Mark { epoch: ticket.epoch, start: ticket.start, flush, insert };
-        self.epochs.push(mark);
-        cluster.tell_position(self.accepted.map_or(0, |last| last.timeline), mark);
+        let timeline = self.accepted.map_or(0, |last| last.timeline);
+        cluster.marks().push(timeline, mark);
+        cluster.tell_position(timeline, mark);
         let mut diverged = false;
         for (node, eager) in self.nodes.iter_mut().zip(eager) {
             if node.eligible && node.replayed_before > flush {
@@ -211,7 +212,7 @@ impl Monitor {
         if ticket.term != self.term || !self.reads(index) {
             return;
         }
-        cluster.caught_marks(index, self.epochs.caught(lsn));
+        cluster.caught_marks(index, cluster.marks().caught(lsn));
         cluster.tell_replayed(index, lsn);
         let behind = self.is_behind(cluster, index);
         if let Some(node) = self.nodes.get_mut(index) {
@@ -234,9 +235,10 @@ impl Monitor {
         let replicas = cluster.nodes.iter().zip(&self.nodes).filter(|(_, watched)| watched.eligible);
         let least =
             replicas.map(|(node, _)| node.caught_both()).map(|(flush, insert)| flush.min(insert)).min();
-        let newest = self.epochs.newest().map(|mark| mark.epoch);
+        let mut marks = cluster.marks();
+        let newest = marks.newest().map(|mark| mark.epoch);
         if let Some(epoch) = least.or(newest) {
-            self.epochs.forget_before(epoch);
+            marks.forget_before(epoch);
         }
     }
 
@@ -245,6 +247,8 @@ impl Monitor {
         let seen: Vec<Seen> = self.nodes.iter().map(|node| node.seen).collect();
         if self.accepted.is_some_and(|last| cluster.is_of_another_system(last, &seen)) {
             self.accepted = None;
+            cluster.marks().clear();
+            cluster.catalog.outdate();
         }
         let Some(verdict) = decide(self.accepted, cluster.leader(), &seen) else {
             return self.report(cluster, &[]);
@@ -253,7 +257,7 @@ impl Monitor {
         let other_primary = reign(verdict.accepted) != reign(self.accepted);
         if other_primary {
             self.term += 1;
-            self.epochs.clear();
+            cluster.marks().clear();
             for node in &mut self.nodes {
                 (node.replayed, node.replayed_before) = (0, 0);
             }

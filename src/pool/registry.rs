@@ -9,7 +9,7 @@ use super::{DatabaseState, Pool, PoolKey, PoolSettings, budget::Budget, seat::Se
 use crate::{
     auth::ScramKeys,
     cluster::{
-        Cluster, Reign,
+        Cluster, Legacy,
         discovery::{self, Found, FoundBySource, Source},
     },
     config::{Config, Database, NodeAddress, User},
@@ -31,8 +31,10 @@ struct Inner {
     databases: BTreeMap<String, Arc<DatabaseState>>,
     /// Of databases that have nodes.
     clusters: HashMap<String, Arc<Cluster>>,
-    /// The last primaries of databases whose nodes have changed, and whether an operator has changed them.
-    reigns: HashMap<String, (Reign, bool)>,
+    /// What the nodes of databases have left to those that take their place.
+    legacies: HashMap<String, Legacy>,
+    /// Pools that have taken the place of others before the reload that is to tell of them.
+    renewed: Vec<Arc<Pool>>,
     /// Where nodes are found out.
     found: FoundBySource,
     users: HashMap<String, Arc<Budget>>,
@@ -59,9 +61,27 @@ impl Pools {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pool in which a client of this user works on this database, or begins to; made when first asked for.
-    pub fn pool(&self, context: Context<'_>, database: &Arc<Database>, user: &User) -> Arc<Pool> {
-        self.lock().home_pool(context, database, database.server_user(&user.name), self.workers)
+    /// The pool in which a client of this user works on this database, or begins to; made when first asked for. `live`
+    /// tells the configuration in force: it is asked here, so that no older one comes behind a reload.
+    pub fn pool<F>(&self, live: F, database: &Arc<Database>, user: &User) -> Arc<Pool>
+    where
+        F: FnOnce() -> (Arc<Config>, Arc<ServerTls>),
+    {
+        let mut inner = self.lock();
+        let (config, tls) = live();
+        let context = Context { config: &config, tls: &tls };
+        let current = config.resolve_database(&database.name);
+        if let Some(current) = &current {
+            inner.renew_early(context, current, self.workers);
+        }
+        let database = current.as_ref().unwrap_or(database);
+        let pool = inner.home_pool(context, database, database.server_user(&user.name), self.workers);
+        if current.is_none() {
+            // A reload has removed it since the login began.
+            inner.pools.remove(&pool.key);
+            pool.remove();
+        }
+        pool
     }
 
     /// The cluster of a database, if it has one and somebody has used it.
@@ -130,18 +150,6 @@ impl Pools {
         self.lock().database(database).disabled.store(disabled, Ordering::Release);
     }
 
-    /// Gives one pool the settings of a configuration that came in force while the pool was made.
-    pub fn settle(&self, context: Context<'_>, pool: &Pool) {
-        let mut inner = self.lock();
-        match context.config.resolve_database(&pool.key.database) {
-            Some(database) => configure(context, pool, &database, false),
-            None => {
-                inner.pools.remove(&pool.key);
-                pool.remove();
-            }
-        }
-    }
-
     /// Puts a new configuration in force.
     pub fn reload(&self, context: Context<'_>, tls_changed: bool) -> Reloaded {
         let mut inner = self.lock();
@@ -160,7 +168,8 @@ impl Pools {
                 false
             }
         });
-        let renewed = inner.renew(context, true, self.workers);
+        let mut renewed = std::mem::take(&mut inner.renewed);
+        renewed.extend(inner.renew(context, true, self.workers));
         removed.sort();
         removed.dedup();
         Reloaded { removed, renewed }
@@ -270,21 +279,31 @@ impl Inner {
             serves
         });
         self.end_clusters(context, by_operator);
-        self.replace(context, &replaced, workers)
+        let renewed = self.replace(context, &replaced, workers);
+        self.legacies.values_mut().for_each(Legacy::lapse);
+        renewed
     }
 
-    /// Stops watching nodes that are not those of their databases any more. Their last primaries are remembered.
+    /// A login comes between a new configuration and the reload of the pools: a database whose nodes it changes has to be
+    /// seen to first, or pools of both lists would be one another's siblings.
+    fn renew_early(&mut self, context: Context<'_>, database: &Database, workers: usize) {
+        let known = self.clusters.get(&database.name);
+        if known.is_some_and(|known| !known.has_nodes(&discovery::nodes_of(database, &self.found))) {
+            let renewed = self.renew(context, true, workers);
+            self.renewed.extend(renewed);
+        }
+    }
+
+    /// Stops watching nodes that are not those of their databases any more. What they leave to the next ones is kept.
     fn end_clusters(&mut self, context: Context<'_>, by_operator: bool) {
-        let (reigns, found) = (&mut self.reigns, &self.found);
+        let (legacies, found) = (&mut self.legacies, &self.found);
         self.clusters.retain(|name, cluster| {
             let database = context.config.resolve_database(name);
             if database.is_some_and(|d| cluster.has_nodes(&discovery::nodes_of(&d, found))) {
                 return true;
             }
             cluster.stop();
-            if let Some(reign) = cluster.reign() {
-                reigns.insert(name.clone(), (reign, by_operator || cluster.may_change_system()));
-            }
+            legacies.insert(name.clone(), cluster.legacy(by_operator));
             false
         });
     }
@@ -354,8 +373,11 @@ impl Inner {
         if let Some(known) = known {
             return Some(Arc::clone(known));
         }
-        let (last, by_operator) = self.reigns.get(&database.name).cloned().unzip();
-        let cluster = Cluster::after(database.name.clone(), nodes, last, by_operator.unwrap_or(false));
+        let name = database.name.clone();
+        let cluster = match self.legacies.remove(&database.name) {
+            Some(legacy) => Cluster::after(name, nodes, legacy),
+            None => Cluster::new(name, nodes),
+        };
         cluster.set_leader(discovery::leader_of(database, &self.found).as_ref());
         let cluster = Arc::new(cluster);
         self.clusters.insert(database.name.clone(), Arc::clone(&cluster));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{registry::*, *};
 use crate::{
-    config::{Config, User},
+    config::{Config, NodeAddress, User},
     net::tls::ServerTls,
 };
 
@@ -21,20 +21,25 @@ impl Random {
     }
 }
 
+fn live(config: Config) -> (Arc<Config>, Arc<ServerTls>) {
+    let tls = Arc::new(ServerTls::build(&config.settings).unwrap());
+    (Arc::new(config), tls)
+}
+
 fn pools() -> Vec<Arc<Pool>> {
     let mut config = Config::default();
     config.settings.default_pool_size = 4;
     config.settings.reserve_pool_size = 2;
     config.settings.max_db_connections = 7;
     config.settings.max_user_connections = 6;
-    let tls = Arc::new(ServerTls::build(&config.settings).unwrap());
+    let (config, tls) = live(config);
     let pools = Pools::new(1);
     let names = [("a", "ann"), ("a", "bob"), ("b", "ann"), ("b", "bob")];
     names
         .map(|(database, user)| {
             let database = Arc::new(Database { name: database.to_owned(), ..Database::default() });
             let user = User { name: user.to_owned(), ..User::default() };
-            pools.pool(Context { config: &config, tls: &tls }, &database, &user)
+            pools.pool(|| (Arc::clone(&config), Arc::clone(&tls)), &database, &user)
         })
         .to_vec()
 }
@@ -112,4 +117,53 @@ fn budgets_hold_when_workers_race() {
         );
     }
     assert!(left.values().all(|counts| *counts == (0, 0, 0)), "{left:?}");
+}
+
+/// A login that comes between a new configuration and the reload of the pools finds one list of nodes, not two: the old
+/// one ends, and what it knew goes on (H29).
+#[test]
+fn login_before_the_reload_renews_what_the_configuration_changes() {
+    let config = |hosts: &[&str]| {
+        let mut config = Config::default();
+        let nodes = hosts.iter().map(|host| NodeAddress::new(*host, 5432)).collect();
+        let database = Database { name: "db".to_owned(), nodes, ..Database::default() };
+        config.databases.insert("db".to_owned(), Arc::new(database));
+        live(config)
+    };
+    let (old, new, plain) = (config(&["a", "b"]), config(&["b", "c"]), config(&[]));
+    let pools = Pools::new(1);
+    let login = |live: &(Arc<Config>, Arc<ServerTls>), name: &str| {
+        let user = User { name: name.to_owned(), ..User::default() };
+        // The database as it was when the login began.
+        pools.pool(|| live.clone(), &old.0.databases["db"], &user)
+    };
+    let before = [login(&old, "ann"), login(&old, "bob")];
+    let first = pools.cluster("db").unwrap();
+    let early = login(&new, "ann");
+    let second = pools.cluster("db").unwrap();
+    assert!(first.is_stopped() && !second.is_stopped() && !Arc::ptr_eq(&first, &second));
+    assert!(Arc::ptr_eq(&first.floors, &second.floors));
+    assert!(before.iter().all(|pool| pool.is_replaced()));
+    let (config, tls) = &new;
+    let reloaded = pools.reload(Context { config, tls }, false);
+    let mut users: Vec<&str> = reloaded.renewed.iter().map(|pool| pool.key.user.as_str()).collect();
+    users.sort_unstable();
+    assert_eq!(users, ["ann", "bob"], "the reload sees to both");
+    assert!(Arc::ptr_eq(&second, &pools.cluster("db").unwrap()));
+    let all = pools.all();
+    assert_eq!(all.len(), 4);
+    for pool in all.iter().chain([&early]) {
+        let seat = pool.seat.as_ref().unwrap();
+        assert!(Arc::ptr_eq(&seat.cluster, &second));
+        assert!(seat.pools().all(|sibling| Arc::ptr_eq(&sibling.seat.as_ref().unwrap().cluster, &second)));
+        assert_eq!(seat.pools().count(), 2);
+    }
+    // Without nodes nobody takes note of writes: what was known before is not enough when there are some again.
+    assert_eq!(second.catalog.changes(), 0);
+    for (config, tls) in [&plain, &new] {
+        pools.reload(Context { config, tls }, false);
+    }
+    let third = pools.cluster("db").unwrap();
+    assert!(second.is_stopped() && !Arc::ptr_eq(&second, &third));
+    assert!(Arc::ptr_eq(&second.catalog, &third.catalog) && third.catalog.changes() == 1);
 }

@@ -38,6 +38,8 @@ pub struct Downstream<'a> {
     pub ready: u64,
     /// The server said that it ends the connection.
     pub fatal: bool,
+    /// It did so because somebody ends it from outside: others may follow.
+    pub terminated: bool,
     /// SQLSTATE of the first error, if no ReadyForQuery came before it.
     pub error: Option<[u8; 5]>,
     /// To be sent to the server: settings of the client that a RESET has undone.
@@ -61,6 +63,7 @@ impl<'a> Downstream<'a> {
             ended: None,
             ready: 0,
             fatal: false,
+            terminated: false,
             error: None,
             request: Vec::new(),
         }
@@ -173,6 +176,7 @@ impl Downstream<'_> {
                 _ => self.server.traces.fail(body),
             }
         }
+        self.terminated |= tag == be::ERROR_RESPONSE && is_ended(body);
         if tag == be::ERROR_RESPONSE && self.server.outlived && is_fatal(body) {
             self.server.last_words = Some(body.into());
             return Ok(false);
@@ -481,6 +485,11 @@ fn is_changed_result(error: &[u8]) -> bool {
 /// The error ends the connection.
 fn is_fatal(error: &[u8]) -> bool {
     matches!(be::error_field(error, b'V'), Some(b"FATAL" | b"PANIC"))
+}
+
+/// The same, because of a shutdown (admin_shutdown), a crash of another process (crash_shutdown), or pg_terminate_backend.
+fn is_ended(error: &[u8]) -> bool {
+    is_fatal(error) && matches!(be::error_field(error, b'C'), Some(b"57P01" | b"57P02"))
 }
 
 /// Name and value of a ParameterStatus body.

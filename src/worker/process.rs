@@ -161,15 +161,11 @@ impl Process {
 
     /// The pool for a login, with the settings in force, although the login began under older ones.
     pub(crate) fn pool(&self, database: &Arc<Database>, user: &User) -> Arc<Pool> {
-        let live = self.live();
-        let current = live.config.resolve_database(&database.name);
-        let context = Context { config: &live.config, tls: &live.server_tls };
-        let pool = self.pools.pool(context, current.as_ref().unwrap_or(database), user);
-        let now = self.live();
-        if current.is_none() || !Arc::ptr_eq(&now.config, &live.config) {
-            // A reload has removed the database, or may have missed the new pool.
-            self.pools.settle(Context { config: &now.config, tls: &now.server_tls }, &pool);
-        }
+        let live = || {
+            let live = self.live();
+            (live.config, live.server_tls)
+        };
+        let pool = self.pools.pool(live, database, user);
         self.keep_minimum(&pool);
         pool
     }

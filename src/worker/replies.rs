@@ -85,6 +85,7 @@ impl Worker {
         let result = downstream.translate(input, &mut out);
         let (transactions, ready, fatal) = (downstream.transactions, downstream.ready, downstream.fatal);
         let (error, ended, told) = (downstream.error, downstream.ended, Replied::of(&downstream));
+        let terminated = downstream.terminated;
         if !downstream.request.is_empty() {
             // If the server is gone, reading will tell.
             let _ = server.conn.send(&downstream.request);
@@ -126,8 +127,14 @@ impl Worker {
                 return input.len();
             }
         };
-        if fatal && let Some(server) = self.servers.get_mut(slot) {
-            server.session.spoiled = Some("server closed the connection");
+        if let Some(server) = self.servers.get_mut(slot) {
+            if fatal {
+                server.session.spoiled = Some("server closed the connection");
+            }
+            // The end of the stream may not be read any more: an idle server is closed for this message.
+            if let Some(seat) = server.pool.seat.as_ref().filter(|_| terminated) {
+                seat.cluster.lost_connection(seat.node);
+            }
         }
         self.after_reply(slot);
         used

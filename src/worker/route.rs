@@ -122,15 +122,19 @@ impl Worker {
         let Some(shard) = self.shards.get(client.shard).filter(|shard| shard.pool.is_replaced()) else {
             return;
         };
-        let database = self.config.resolve_database(&shard.pool.key.database);
+        let old = Arc::clone(&shard.pool);
+        let database = self.config.resolve_database(&old.key.database);
         let user = Arc::clone(&client.info.user_config);
         let Some(pool) = database.map(|database| self.process.pool(&database, &user)) else { return };
         self.process.watch(&pool);
         let index = self.shard(&pool);
         if let Some(client) = self.clients.get_mut(slot) {
             client.shard = index;
-            let epoch = pool.seat.as_ref().map_or(0, |seat| seat.cluster.epoch());
-            client.routing = client.routing.take().map(|routing| Box::new(routing.moved(epoch)));
+            let number = |node: usize| {
+                let (old, new) = (&old.seat.as_ref()?.cluster, &pool.seat.as_ref()?.cluster);
+                new.number_of(&old.nodes.get(node)?.address)
+            };
+            client.routing = client.routing.take().map(|routing| Box::new(routing.moved(number)));
         }
     }
 

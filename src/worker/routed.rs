@@ -1,7 +1,7 @@
 //! What servers of a cluster have been sent: how far a replica may go on with a client's pipeline, and what transactions
 //! on the primary have changed.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     Worker,
@@ -22,7 +22,7 @@ use crate::{
     pool::seat::Seat,
     protocol::TransactionStatus,
     session::{downstream::Downstream, unit::Extent},
-    sql::{Names, traces::Traces},
+    sql::traces::Traces,
 };
 
 /// A server's part in routing.
@@ -139,10 +139,8 @@ impl Server {
     }
 
     /// Its connection is closed: what it was sent may happen all the same.
-    pub(super) fn leave_unknown(&self) {
-        if let Some(seat) = &self.pool.seat {
-            self.routed.wrote.acknowledge(seat.cluster.epoch());
-        }
+    pub(super) fn leave_unknown(&mut self) {
+        std::mem::take(&mut self.routed.wrote).leave(self.info.key.pid);
     }
 
     /// What is about pooler waits until all before it has been answered. Behind what no Sync has ended nothing may come before
@@ -324,17 +322,28 @@ impl Worker {
             _ if self.consistency(client) == ReadConsistency::Strict => scan.floor,
             _ => self.floor_of(client, scan),
         };
-        let caught = seat.cluster.caught_up(seat.node, floor)
-            && self.has_replayed_token(client, &seat.cluster, seat.node);
+        let (cluster, node) = self.watched_place(seat);
+        let caught = cluster.caught_up(node, floor) && self.has_replayed_token(client, &cluster, node);
         if !caught {
-            seat.cluster.want_poll();
-            seat.cluster.wait();
+            cluster.want_poll();
+            cluster.wait();
         }
         let since = waits.map_or(self.now, |waits| waits.since);
         if let Some(server) = self.servers.get_mut(server_slot) {
             server.routed.waits = (!caught).then_some(WaitingStatement { since, floor, extent: scan.extent });
         }
         caught
+    }
+
+    /// Where a server's node is watched: on the list in force, if its own is not any more.
+    fn watched_place(&self, seat: &Seat) -> (Arc<Cluster>, usize) {
+        let in_force = || {
+            let cluster = self.process.pools.cluster(&seat.cluster.database)?;
+            let node = cluster.number_of(&seat.place()?.address)?;
+            Some((cluster, node))
+        };
+        let replaced = seat.cluster.is_stopped().then(in_force).flatten();
+        replaced.unwrap_or_else(|| (Arc::clone(&seat.cluster), seat.node))
     }
 
     /// Whether a request that comes behind others may go to the same replica.
@@ -423,12 +432,6 @@ impl Worker {
     /// A server has answered, and its client is about to be told: what it has changed must be seen from here on.
     pub(super) fn note_replies(&mut self, slot: usize, told: Replied) {
         let Some(server) = self.servers.get_mut(slot) else { return };
-        // A transaction that was open when the nodes were changed: readers go by the floors of the new ones.
-        if server.pool.is_replaced()
-            && let Some(cluster) = self.process.pools.cluster(&server.pool.key.database)
-        {
-            cluster.floors.raise(&Names::Any, cluster.epoch());
-        }
         let Some(seat) = &server.pool.seat else { return };
         if let Some(standby) = server.session.in_hot_standby {
             seat.cluster.observe(seat.node, standby);

@@ -107,12 +107,14 @@ impl Routing {
         }
     }
 
-    /// In another cluster: what its client has asked for. All that it has written or seen was before the end of this epoch.
-    pub(super) fn moved(self, epoch: u64) -> Self {
-        let Self { settings, at_login, outcomes, begin, attached, own, .. } = self;
-        let (own, last) = (own.moved(), Some((usize::MAX, epoch)));
-        let floor = epoch;
-        Self { settings, at_login, outcomes, begin, attached, own, floor, last, ..Self::default() }
+    /// In the next list of nodes of its database: epochs go on there, nodes have other numbers, if they are in it.
+    pub(super) fn moved(self, number: impl Fn(usize) -> Option<usize>) -> Self {
+        let last = self.last.map(|(node, epoch)| (number(node).unwrap_or(usize::MAX), epoch));
+        let elsewhere = self.elsewhere.and_then(|elsewhere| match elsewhere {
+            Elsewhere::NotTo(node) => number(node).map(Elsewhere::NotTo),
+            Elsewhere::Primary => Some(elsewhere),
+        });
+        Self { own: self.own.moved(), last, elsewhere, ..self }
     }
 
     /// It has read from a replica; `more` than what has been acknowledged, perhaps.

@@ -196,3 +196,37 @@ fn lists_that_change_leave_nothing_behind() {
     let after = change(20);
     assert!(after < before + 1500, "{before} kB before, {after} kB after 40 lists");
 }
+
+/// The primary is dead when the list changes: replicas of the new list show what they did, to those who have written and
+/// read before as well as to those who come (H29).
+#[test]
+fn reads_go_on_where_the_list_changes_without_a_primary() {
+    let mut cluster = start(2);
+    let pooler = cluster.setup(&[0, 1, 2]).setting("failover_hold = \"2s\"").start();
+    cluster.wait_for_replicas(&pooler);
+    let (mut writer, mut reader) = (pooler.connect(), pooler.connect());
+    writer.sql("INSERT INTO ledger VALUES (1)");
+    let mut read = || {
+        assert_eq!(reader.sql("SELECT id FROM ledger"), ["1"]);
+        let by_replicas = (1..3).map(|node| cluster.calls(node, "SELECT id FROM ledger")).sum::<i64>();
+        (by_replicas > 0).then_some(())
+    };
+    assert!(wait_until(PATIENCE, &mut read).is_some(), "{}", pooler.log());
+    cluster.catch_up_all();
+    cluster.crash(0);
+    wait_for_role(&pooler, &cluster, 0, "down");
+    for order in [[2, 1, 0], [1, 0, 2]] {
+        relist(&pooler, &cluster, &order);
+        for client in [&mut writer, &mut reader, &mut pooler.connect()] {
+            assert_eq!(client.sql("SELECT id FROM ledger"), ["1"]);
+        }
+    }
+    match ask(&mut writer, &insert(2)) {
+        Reply::Error(error, b'I') => assert_eq!(error.field(b'C'), "57P03", "{error:?}"),
+        other => panic!("{other:?}"),
+    }
+    cluster.promote(1);
+    wait_for_role(&pooler, &cluster, 1, "primary");
+    writer.sql("INSERT INTO ledger VALUES (2)");
+    assert_eq!(reader.sql("SELECT id FROM ledger ORDER BY id"), ["1", "2"]);
+}

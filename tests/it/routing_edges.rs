@@ -455,3 +455,46 @@ fn statement_of_a_read_only_transaction_does_not_wait_for_ever() {
     client.sql("SET pooler.route = replica");
     (0..4).for_each(|_| assert_eq!(client.sql("SELECT 1"), ["1"]));
 }
+
+/// A backend that its client and pooler have left amid a write commits all the same, and nobody is told: who has seen that on
+/// the primary sees it on replicas too.
+#[test]
+fn commit_of_a_client_that_has_left_is_not_unseen() {
+    let cluster = nodes();
+    let pooler = start(&cluster, |setup| setup);
+    let mut reader = fresh(&pooler);
+    reader.sql("CREATE TABLE abandoned (x int)");
+    cluster.catch_up_all();
+    let mut blocker = cluster.connect(0);
+    blocker.sql("BEGIN");
+    blocker.sql("LOCK TABLE abandoned IN SHARE MODE");
+    let mut gone = fresh(&pooler);
+    let until = |what: &str, done: &mut dyn FnMut() -> bool| {
+        assert!(wait_until(PATIENCE, || done().then_some(())).is_some(), "not {what}: {}", pooler.log());
+    };
+    // What no Sync has ended: the server is closed, and not read to its end.
+    gone.send_all(&[query("INSERT INTO abandoned VALUES (1)"), parse("", "SELECT 1")]);
+    let blocked = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO abandoned%'";
+    until("blocked", &mut || cluster.number(0, blocked) == 1);
+    gone.disconnect();
+    let is_active =
+        |row: &Vec<(String, String)>| row.iter().any(|(name, value)| name == "state" && value == "active");
+    until("closed", &mut || !pooler.console("SHOW SERVERS").iter().any(is_active));
+    assert_eq!(cluster.number(0, blocked), 1, "its backend has noticed");
+    let mut times = 0;
+    until("read on a replica since", &mut || {
+        times += 1;
+        let name = format!("abandoned {times}");
+        assert_eq!(reader.sql(&format!("SELECT count(*) FROM abandoned {}", marker(&name))), ["0"]);
+        cluster.runs().ran_on(&name).iter().any(|&node| node != 0)
+    });
+    behind(&cluster, || {
+        blocker.sql("COMMIT");
+        until("committed", &mut || cluster.number(0, "SELECT count(*) FROM abandoned") == 1);
+        for route in ["primary", "auto", "auto"] {
+            reader.sql(&format!("SET pooler.route = {route}"));
+            assert_eq!(reader.sql("SELECT count(*) FROM abandoned"), ["1"], "{route}");
+        }
+    });
+}

@@ -293,7 +293,9 @@ impl Replicated {
     /// Waits until reads that come through pooler run on every replica: it knows the nodes and the catalog.
     pub fn wait_for_replicas(&self, pooler: &Pooler) {
         let waiting = self.replicas();
-        let calls = || -> Vec<i64> { waiting.iter().map(|&index| self.calls(index, "AS warm")).collect() };
+        // Reads of clients at work count: they may keep one replica so busy that all that come here go to the other.
+        let reads = |index| self.calls(index, "AS warm") + self.calls(index, "FROM still");
+        let calls = || -> Vec<i64> { waiting.iter().map(|&index| reads(index)).collect() };
         let before = calls();
         let met = wait_until(PATIENCE, || {
             // Each client by itself may stay with one replica. Where failover_hold is short it may be refused at first.
@@ -301,7 +303,23 @@ impl Replicated {
             (0..5).for_each(|_| drop(client.try_sql("SELECT 1 AS warm")));
             calls().iter().zip(&before).all(|(now, before)| now > before).then_some(())
         });
-        assert!(met.is_some(), "no read gets to the replicas:\n{}", pooler.log());
+        let nodes = || pooler.console("SHOW NODES");
+        assert!(
+            met.is_some(),
+            "no read gets to a replica: {before:?}, {:?}; {:?}\n{}",
+            calls(),
+            nodes(),
+            pooler.log()
+        );
+    }
+
+    /// Waits until no node counts as busy: whatever became of its servers, nothing is left of their work.
+    pub fn wait_until_idle(&self, pooler: &Pooler) {
+        let nodes = || pooler.console("SHOW NODES");
+        let busy =
+            |row: &Vec<(String, String)>| row.iter().any(|(name, value)| name == "busy" && value != "0");
+        let met = wait_until(PATIENCE, || (!nodes().iter().any(busy)).then_some(()));
+        assert!(met.is_some(), "{:?}\n{}", nodes(), pooler.log());
     }
 
     /// What ran where so far; needs `log_statement = all`.
