@@ -361,6 +361,7 @@ impl Downstream<'_> {
         if !self.server.pipeline.front_is_own_query() {
             self.completed += 1;
             self.server.ending.on_tag(tag);
+            self.server.traces.on_tag(tag);
             self.server.commits |= matches!(tag, b"COMMIT" | b"CALL" | b"DO");
         }
         if alters_schema(tag) {

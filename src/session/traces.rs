@@ -46,6 +46,8 @@ pub struct Traces {
     stays: Option<&'static str>,
     /// How often the question was cancelled.
     tries: u8,
+    /// A text was too long to be looked at as a whole: tags tell instead.
+    cut: bool,
     /// What was found although no text had told of it.
     surprise: Option<String>,
 }
@@ -67,6 +69,20 @@ impl Traces {
     /// A text is sent that may leave these.
     pub fn expect(&mut self, traces: &sql::traces::Traces) {
         self.suspected.add(traces);
+    }
+
+    /// A text is sent whose rest has not come.
+    pub fn expect_anything(&mut self) {
+        self.cut = true;
+    }
+
+    /// A statement has ended with this tag.
+    pub(super) fn on_tag(&mut self, tag: &[u8]) {
+        const LEAVES: [&[u8]; 9] =
+            [b"SET", b"RESET", b"DISCARD", b"CREATE", b"DECLARE", b"DO", b"CALL", b"LISTEN", b"PREPARE"];
+        if self.cut && LEAVES.iter().any(|word| tag.starts_with(word)) {
+            self.suspected.add(&sql::traces::Traces::everything());
+        }
     }
 
     /// Something may have been left, and nobody has asked.
@@ -168,6 +184,7 @@ impl Downstream<'_> {
             return false;
         }
         let mut about = std::mem::take(&mut server.traces.suspected);
+        server.traces.cut = false;
         if self.client.passing > 0 {
             // Data of a COPY that has failed is on its way: a question would land in the middle of it.
             if suspected {

@@ -243,6 +243,9 @@ impl Upstream<'_> {
         if self.server.pipeline.skipping() {
             return false;
         }
+        if body.last() != Some(&0) {
+            self.server.traces.expect_anything();
+        }
         if let Some(refusal) = self.refused(body) {
             self.forget_unnamed();
             self.server.unnamed_of = NOBODY;

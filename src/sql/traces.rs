@@ -61,7 +61,7 @@ impl Traces {
 
 /// What this text may leave; `None`: nothing.
 pub fn traces(text: &[u8]) -> Option<Box<Traces>> {
-    let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
+    let text = memchr::memchr(0, text).and_then(|end| text.get(..end)).unwrap_or(text);
     if is_quiet(text) {
         return None;
     }
@@ -103,7 +103,7 @@ fn is_quiet(text: &[u8]) -> bool {
         && !has_word(text)
 }
 
-/// `set_config`, `…advisory_…` or `temp` is in it.
+/// `set_config`, `…advisory_…`, `temp`, `dblink` or `setseed` is in it: found by their rarest letters.
 fn has_word(text: &[u8]) -> bool {
     let around = |at: usize, before: &[u8], behind: &[u8]| {
         let start = at.checked_sub(before.len()).and_then(|start| text.get(start..at));
@@ -111,10 +111,11 @@ fn has_word(text: &[u8]) -> bool {
         start.is_some_and(|word| word.eq_ignore_ascii_case(before))
             && end.is_some_and(|word| word.eq_ignore_ascii_case(behind))
     };
-    memchr::memchr_iter(b'_', text).any(|at| around(at, b"set", b"config") || around(at, b"advisory", b""))
-        || memchr::memchr2_iter(b'm', b'M', text).any(|at| around(at, b"te", b"p"))
-        // As people write them.
-        || [&b"setseed"[..], b"SETSEED", b"dblink", b"DBLINK"].iter().any(|word| memchr::memmem::find(text, word).is_some())
+    let in_others =
+        |at| around(at, b"set", b"config") || around(at, b"advisory", b"") || around(at, b"te", b"p");
+    memchr::memchr3_iter(b'_', b'm', b'M', text).any(in_others)
+        || memchr::memchr2_iter(b'k', b'K', text).any(|at| around(at, b"dblin", b""))
+        || memchr::memchr2_iter(b'd', b'D', text).any(|at| around(at, b"setsee", b""))
 }
 
 fn read(text: &[u8], standard_strings: bool) -> Traces {
@@ -155,28 +156,21 @@ impl Traces {
 
     /// Behind SET.
     fn set(&mut self, lexer: &Lexer<'_>) {
-        let mut words = lexer.clone().map_while(Result::ok).take(24).peekable();
+        let mut words = lexer.clone().map_while(Result::ok).take(24);
         let raw = |token: Token| lexer.text().get(token.range()).unwrap_or_default();
-        let mut name = String::new();
-        let mut option = None;
-        // SESSION and LOCAL may be the start of a name too.
-        if let Some(token) = words.peek().copied()
-            && (raw(token).eq_ignore_ascii_case(b"local") || raw(token).eq_ignore_ascii_case(b"session"))
-        {
+        let mut ahead = words.clone();
+        let (first, second) = (ahead.next().map(raw), ahead.next().map(raw));
+        let is = |word: &str| first.is_some_and(|first| first.eq_ignore_ascii_case(word.as_bytes()));
+        // Else it is the name of a setting, or its start.
+        let is_option =
+            !second.is_some_and(|second| matches!(second, b"." | b"=") || second.eq_ignore_ascii_case(b"to"));
+        if is_option && (is("local") || is("transaction") || is("constraints")) {
+            return;
+        }
+        if is_option && is("session") {
             words.next();
-            option = Some(token);
         }
-        let local = option.is_some_and(|token| raw(token).eq_ignore_ascii_case(b"local"));
-        match words.peek().map(|token| raw(*token)) {
-            Some(b"." | b"=") => name.extend(option.and_then(|token| name_of(lexer.text(), token))),
-            Some(word)
-                if option.is_none() && (is_word(word, "transaction") || is_word(word, "constraints")) =>
-            {
-                return;
-            }
-            _ if local => return,
-            _ => {}
-        }
+        let mut name = String::new();
         self.settings = true;
         for token in words {
             match token.kind {
@@ -255,10 +249,6 @@ impl Traces {
     }
 }
 
-fn is_word(raw: &[u8], word: &str) -> bool {
-    raw.eq_ignore_ascii_case(word.as_bytes())
-}
-
 /// A part of a setting's name. Settings are found whatever their case is.
 fn name_of(text: &[u8], token: Token) -> Option<String> {
     let mut buffer = [0; names::LONGEST];
@@ -299,6 +289,8 @@ mod tests {
             ("SET SESSION App.\"Tenant\" TO 'x'", names(&["app.tenant"])),
             ("SET session.x = 1", names(&["session.x"])),
             ("SET local.x = 1", names(&["local.x"])),
+            ("SET local TO 1", settings()),
+            ("SET constraints = 1", settings()),
             ("BEGIN; SET a.b = 1; SET LOCAL c.d = 1", names(&["a.b"])),
             ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", settings()),
             ("SET ROLE app", settings()),

@@ -81,10 +81,15 @@ fn psql_listens() {
         .unwrap();
     let mut input = psql.stdin.take().unwrap();
     input.write_all(b"LISTEN news;\n").unwrap();
-    database.wait_for(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN news;'",
-        &["1"],
-    );
+    let listens = || {
+        let servers = pooler.console("SHOW SERVERS");
+        servers
+            .iter()
+            .flatten()
+            .any(|column| *column == ("pinned".to_owned(), "LISTEN".to_owned()))
+            .then_some(())
+    };
+    wait_until(PATIENCE, listens).expect("its server stays with it");
     pooler.connect().sql("NOTIFY news, 'hello'");
     input.write_all(b"SELECT 'next';\n\\q\n").unwrap();
     drop(input);

@@ -127,6 +127,20 @@ fn settings_hold_for_what_follows_in_the_pipeline() {
     }
 }
 
+/// A text that is passed on before all of it has come.
+#[test]
+fn settings_behind_a_long_text_follow() {
+    let (_database, pooler) = turning();
+    let (mut client, mut other) = (pooler.connect(), pooler.connect());
+    client.sql(&format!("SELECT length('{}'); SET work_mem = '7MB'", "x".repeat(1 << 20)));
+    for _ in 0..4 {
+        assert_eq!(
+            (client.sql("SHOW work_mem"), other.sql("SHOW work_mem")),
+            (vec!["7MB".into()], vec!["4MB".into()])
+        );
+    }
+}
+
 /// A prepared SET is one whenever it is executed.
 #[test]
 fn prepared_settings_count_when_they_are_executed() {

@@ -41,24 +41,6 @@ const ROWS: &[&str] =
 /// Settings that end with their transaction.
 const PASSING: &[&str] =
     &["transaction", "transaction snapshot", "transaction_read_only", "transaction_isolation"];
-/// Settings that follow the client to whichever server comes next, or change no result.
-const FOLLOWING: &[&str] = &[
-    "application_name",
-    "client_encoding",
-    "client_min_messages",
-    "datestyle",
-    "default_transaction_read_only",
-    "extra_float_digits",
-    "idle_in_transaction_session_timeout",
-    "idle_session_timeout",
-    "intervalstyle",
-    "lock_timeout",
-    "session characteristics",
-    "standard_conforming_strings",
-    "statement_timeout",
-    "timezone",
-    "transaction_timeout",
-];
 const STATEFUL: &[&str] = &[
     "PrepareStmt",
     "ListenStmt",
@@ -120,7 +102,7 @@ impl Ast {
             }
             "VariableSetStmt" => {
                 let name = node["name"].as_str().unwrap_or_default().to_lowercase();
-                let passing = PASSING.contains(&&*name) || FOLLOWING.contains(&&*name);
+                let passing = PASSING.contains(&&*name);
                 let ours = name.starts_with("pooler.");
                 self.session |= !node["is_local"].as_bool().unwrap_or(false) && !passing && !ours;
             }
