@@ -374,7 +374,13 @@ impl Upstream<'_> {
     fn effect(&mut self, name: &[u8], out: &mut Outgoing<'_>) -> Option<Effect> {
         if !name.is_empty() {
             let statement = self.client.statements.as_ref()?.get(name)?;
-            return statement.effect.as_deref().cloned().map(Effect::Text);
+            let effect =
+                statement.effect.as_deref().filter(|_| self.refused(&statement.text_and_types).is_none());
+            return effect.cloned().map(Effect::Text);
+        }
+        // What the server does not get it does not do.
+        if self.refused(&self.client.unnamed).is_some() {
+            return None;
         }
         let Some((_, gone)) = self.deallocate(&self.client.unnamed) else {
             return effect_of(&self.client.unnamed).map(Effect::Text);
