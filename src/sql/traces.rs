@@ -105,36 +105,46 @@ fn is_quiet(text: &[u8]) -> bool {
 
 /// `set_config`, `…advisory_…`, `temp`, `dblink` or `setseed` is in it: found by their rarest letters.
 fn has_word(text: &[u8]) -> bool {
-    let around = |at: usize, before: &[u8], behind: &[u8]| {
-        let start = at.checked_sub(before.len()).and_then(|start| text.get(start..at));
-        let end = text.get(at + 1..at + 1 + behind.len());
-        start.is_some_and(|word| word.eq_ignore_ascii_case(before))
-            && end.is_some_and(|word| word.eq_ignore_ascii_case(behind))
+    let in_others = |at| {
+        is_around(text, at, b"set", b"config")
+            || is_around(text, at, b"advisory", b"")
+            || is_around(text, at, b"te", b"p")
     };
-    let in_others =
-        |at| around(at, b"set", b"config") || around(at, b"advisory", b"") || around(at, b"te", b"p");
     memchr::memchr3_iter(b'_', b'm', b'M', text).any(in_others)
-        || memchr::memchr2_iter(b'k', b'K', text).any(|at| around(at, b"dblin", b""))
-        || memchr::memchr2_iter(b'd', b'D', text).any(|at| around(at, b"setsee", b""))
+        || memchr::memchr2_iter(b'k', b'K', text).any(|at| is_around(text, at, b"dblin", b""))
+        || memchr::memchr2_iter(b'd', b'D', text).any(|at| is_around(text, at, b"setsee", b""))
+}
+
+fn has_set_config(text: &[u8]) -> bool {
+    memchr::memchr_iter(b'_', text).any(|at| is_around(text, at, b"set", b"config"))
+}
+
+/// These letters are before and behind a byte of the text.
+fn is_around(text: &[u8], at: usize, before: &[u8], behind: &[u8]) -> bool {
+    let start = at.checked_sub(before.len()).and_then(|start| text.get(start..at));
+    let end = text.get(at + 1..at + 1 + behind.len());
+    start.is_some_and(|word| word.eq_ignore_ascii_case(before))
+        && end.is_some_and(|word| word.eq_ignore_ascii_case(behind))
 }
 
 fn read(text: &[u8], standard_strings: bool) -> Traces {
     let mut traces = Traces::default();
     let mut lexer = Lexer::new(text, standard_strings);
-    let mut starts = true;
+    let (mut starts, mut before): (_, &[u8]) = (true, b"");
     while let Some(token) = lexer.next() {
         let Ok(token) = token else {
             // Whatever it is.
             traces.add(&Traces::everything());
-            traces.unclear |= has_word(text);
+            traces.unclear |= has_set_config(text);
             return traces;
         };
         let raw = text.get(token.range()).unwrap_or_default();
         if starts {
             traces.begin(raw, &lexer);
         }
-        traces.word(token, raw, &lexer);
+        traces.word(token, before, &lexer);
         starts = token.kind == TokenKind::Punctuation(b';');
+        before = raw;
     }
     traces
 }
@@ -190,22 +200,24 @@ impl Traces {
         }
     }
 
-    /// Any word.
-    fn word(&mut self, token: Token, raw: &[u8], lexer: &Lexer<'_>) {
+    /// Any word, and what stands before it. Many tables are called templates, or advisories.
+    fn word(&mut self, token: Token, before: &[u8], lexer: &Lexer<'_>) {
         if !matches!(token.kind, TokenKind::Word | TokenKind::Quoted) {
             return;
         }
         let mut buffer = [0; names::LONGEST];
-        let name = names::fold(lexer.text(), token, &mut buffer).unwrap_or(raw);
-        if name.starts_with(b"temp") || name.starts_with(b"pg_temp") {
-            self.objects = true;
-        }
-        if memchr::memmem::find(name, b"advisory").is_some() {
-            self.locks = true;
-        }
-        if name == b"setseed" || name.starts_with(b"dblink") {
-            self.unclear = true;
-        }
+        let Some(name) = names::fold(lexer.text(), token, &mut buffer) else { return };
+        let behind = |words: &[&str]| words.iter().any(|word| before.eq_ignore_ascii_case(word.as_bytes()));
+        let temporary = matches!(name, b"temp" | b"temporary") && behind(&["into", "local", "global"]);
+        self.objects |= temporary || name == b"pg_temp" || name.starts_with(b"pg_temp_");
+        let locks = name.starts_with(b"pg_advisory_") || name.starts_with(b"pg_try_advisory_");
+        let is_call = || {
+            let next = lexer.clone().next().and_then(Result::ok);
+            next.is_some_and(|next| next.kind == TokenKind::Punctuation(b'('))
+        };
+        // Those of a transaction end with it.
+        self.locks |= locks && memchr::memmem::find(name, b"xact").is_none();
+        self.unclear |= (name == b"setseed" || name.starts_with(b"dblink")) && is_call();
         if name == b"set_config" {
             self.set_config(lexer);
         }
@@ -313,7 +325,8 @@ mod tests {
             ("SELECT setseed(0.5)", Traces { unclear: true, ..Traces::default() }),
             ("SELECT dblink_connect('x')", Traces { unclear: true, ..Traces::default() }),
             ("SELECT '\\'; SET a.b = 1; --'", names(&["a.b"])),
-            ("SELECT temp FROM t; é\u{1}", Traces { unclear: true, ..Traces::everything() }),
+            ("SELECT temp FROM t; é\u{1}", Traces::everything()),
+            ("SELECT set_config(a, b, c); \u{1}", Traces { unclear: true, ..Traces::everything() }),
         ] {
             assert_eq!(traces(text.as_bytes()).map(|traces| *traces), Some(expected), "{text}");
             assert_eq!(traces(format!("{text}\0\0\0").as_bytes()), traces(text.as_bytes()), "{text}");
@@ -336,6 +349,9 @@ mod tests {
             "SELECT 'set_config(1)', 'advisory_'",
             "SHOW work_mem",
             "EXPLAIN SELECT 1",
+            "SELECT temp, temporary FROM templates JOIN temp_readings USING (advisory_id)",
+            "SELECT pg_advisory_xact_lock(1), pg_try_advisory_xact_lock_shared(2)",
+            "SELECT dblinks, setseeds FROM dblink",
         ] {
             assert_eq!(traces(text.as_bytes()), None, "{text}");
         }
