@@ -1,6 +1,6 @@
 //! Message types that a server sends, and reading the fields of an error.
 
-use super::frame::split_cstr;
+use super::frame::{split_cstr, split_u32};
 
 /// `R` Authentication request.
 pub const AUTHENTICATION: u8 = b'R';
@@ -50,6 +50,20 @@ pub const COPY_DATA: u8 = b'd';
 pub const COPY_DONE: u8 = b'c';
 /// `V` FunctionCallResponse.
 pub const FUNCTION_CALL_RESPONSE: u8 = b'V';
+
+/// The columns of a DataRow body; NULL is `None`.
+pub fn data_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut columns = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (length, tail) = split_u32(rest)?;
+        let is_null = length == u32::MAX;
+        let (value, tail) = tail.split_at_checked(if is_null { 0 } else { length as usize })?;
+        columns.push((!is_null).then_some(value));
+        rest = tail;
+    }
+    rest.is_empty().then_some(columns)
+}
 
 /// One field of an ErrorResponse or NoticeResponse body, by its code (`S`, `V`, `C`, `M`, `D`, `H`, …).
 /// `None` where the server left it out (some proxies send errors without SQLSTATE).

@@ -11,7 +11,7 @@ use super::{
     login::Session,
     wire::{Message, Wire},
 };
-use crate::protocol::{TransactionStatus, backend, encode, frame::split_u32, frontend};
+use crate::protocol::{TransactionStatus, backend, encode, frontend};
 
 /// Most bytes of one reply: catalogs of many thousand functions fit.
 const MAX_REPLY: usize = 64 << 20;
@@ -211,20 +211,8 @@ impl Answer {
 
 /// Reads a DataRow.
 fn row(body: &[u8]) -> Option<Row> {
-    let (count, mut rest) = body.split_first_chunk::<2>()?;
-    let mut columns = Vec::new();
-    for _ in 0..u16::from_be_bytes(*count) {
-        let (length, tail) = split_u32(rest)?;
-        if length == u32::MAX {
-            columns.push(None);
-            rest = tail;
-            continue;
-        }
-        let (value, tail) = tail.split_at_checked(length as usize)?;
-        columns.push(Some(String::from_utf8_lossy(value).into_owned()));
-        rest = tail;
-    }
-    rest.is_empty().then_some(columns)
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    Some(backend::data_row(body)?.into_iter().map(|value| value.map(text)).collect())
 }
 
 #[cfg(test)]

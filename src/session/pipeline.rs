@@ -110,6 +110,16 @@ impl Expected {
         )
     }
 
+    /// Written by the pooler, and answered to its end.
+    fn is_own_query(self) -> bool {
+        self.is_injected() && self.ends_ready()
+    }
+
+    /// Its ReadyForQuery is the client's.
+    fn stands_in(self) -> bool {
+        matches!(self, Self::Restore | Self::Question)
+    }
+
     fn has_detail(self) -> bool {
         matches!(
             self,
@@ -208,8 +218,7 @@ impl Pipeline {
 
     /// Batches of the client that are owed, each with its ReadyForQuery.
     pub fn batches(&self) -> usize {
-        let own = |e: &Expected| matches!(e, Expected::InjectedQuery | Expected::InjectedFailure);
-        self.queue.iter().filter(|e| e.ends_ready() && !own(e)).count()
+        self.queue.iter().filter(|e| e.ends_ready() && (!e.is_injected() || e.stands_in())).count()
     }
 
     /// The server ignores what comes before the next Sync: nothing may be injected or noted.
@@ -235,12 +244,7 @@ impl Pipeline {
     /// The server carries out a query of the pooler's own: a cancel request must not hit it. (A statement that the pooler
     /// prepares for the client is part of what the client wants cancelled: it may wait for a lock.)
     pub fn front_is_own_query(&self) -> bool {
-        matches!(
-            self.queue.front(),
-            Some(
-                Expected::InjectedQuery | Expected::InjectedFailure | Expected::Restore | Expected::Question
-            )
-        )
+        self.queue.front().is_some_and(|front| front.is_own_query())
     }
 
     /// The next reply tells what a client has left in the session.
@@ -495,8 +499,7 @@ impl Pipeline {
             }
             (be::READY_FOR_QUERY, _) if front.ends_ready() => {
                 self.end_copy_in();
-                let stands_in = matches!(front, E::Restore | E::Question);
-                self.pop_as(if stands_in { Verdict::Forward } else { shown })
+                self.pop_as(if front.stands_in() { Verdict::Forward } else { shown })
             }
             (be::ERROR_RESPONSE, _) => self.on_error(front, undone),
             _ => Verdict::Unexpected,

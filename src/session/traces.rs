@@ -14,7 +14,11 @@ use super::{
     state::NOBODY,
 };
 use crate::{
-    protocol::{TransactionStatus, backend::error_field, encode, frame::split_u32},
+    protocol::{
+        TransactionStatus,
+        backend::{data_row, error_field},
+        encode,
+    },
     sql,
 };
 
@@ -133,9 +137,7 @@ impl Answer {
     }
 
     fn take(&mut self, body: &[u8]) -> Option<()> {
-        let (kind, rest) = split_field(body.get(2..)?)?;
-        let (name, rest) = split_field(rest)?;
-        let (value, _) = split_field(rest)?;
+        let [kind, name, value] = <[_; 3]>::try_from(data_row(body)?).ok()?.map(Option::unwrap_or_default);
         match kind {
             b"s" => {
                 let name = std::str::from_utf8(name).ok()?.to_owned();
@@ -285,12 +287,6 @@ fn question(about: &sql::traces::Traces) -> String {
     parts.extend(about.objects.then_some(OBJECTS));
     parts.extend(about.locks.then_some(LOCKS));
     parts.join(" UNION ALL ")
-}
-
-/// A field of a DataRow; empty if it is NULL.
-fn split_field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (len, rest) = split_u32(bytes)?;
-    if len == u32::MAX { Some((&[], rest)) } else { rest.split_at_checked(usize::try_from(len).ok()?) }
 }
 
 fn from_hex(digits: &[u8]) -> Option<Vec<u8>> {

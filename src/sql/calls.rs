@@ -2,7 +2,7 @@
 
 use super::{
     Facts, Why,
-    control::{is_of_settings, set_config_arguments, starts_with_pooler},
+    control::{MOST_AHEAD, is_of_settings, set_config_arguments, starts_with_pooler},
     keywords::{self, Group, Key},
     lexer::{Lexer, TokenKind},
     names,
@@ -74,7 +74,8 @@ impl<F: Facts + ?Sized> Scan<'_, F> {
             b"nextval" | b"setval" => false,
             b"setseed" | b"currval" | b"lastval" => true,
             b"set_config" => {
-                let (local, plain) = set_config_arguments(lexer);
+                let told = set_config_arguments(lexer, MOST_AHEAD);
+                let (local, plain) = (told.whole && told.local, told.whole && told.name.is_some());
                 self.hidden_setting |= !plain;
                 // Its name being known, it follows the client.
                 !local && !plain

@@ -14,7 +14,7 @@ const OWN: &str = "pooler.";
 
 /// Tokens of arguments that are looked at. Longer ones are not what people write, and reading ahead again and again is to
 /// stay linear.
-const MOST_AHEAD: usize = 24;
+pub(super) const MOST_AHEAD: usize = 24;
 
 /// What such a statement does.
 #[derive(Debug, PartialEq, Eq)]
@@ -291,7 +291,7 @@ impl<'t> Words<'t> {
 }
 
 /// What a string of one part without escapes means.
-pub(super) fn content(raw: &str) -> Option<&str> {
+fn content(raw: &str) -> Option<&str> {
     let inside = raw.strip_prefix('\'').or_else(|| raw.strip_prefix(['e', 'E'])?.strip_prefix('\''));
     inside?.strip_suffix('\'').filter(|inside| !inside.contains(['\'', '\\']))
 }
@@ -407,21 +407,30 @@ pub fn names_pooler(text: &[u8], standard_strings: bool) -> bool {
     false
 }
 
-/// The third argument of set_config, behind its `(`, is literally true, so that it ends with the transaction. And the first is
-/// a plain string, so that its text tells which setting it is.
-pub(super) fn set_config_arguments(lexer: &Lexer<'_>) -> (bool, bool) {
-    let (mut local, mut plain) = (false, false);
+/// What the arguments of a call of set_config tell.
+#[derive(Debug, Default)]
+pub(super) struct SetConfig<'t> {
+    /// Which setting it is: the first one is a plain string.
+    pub(super) name: Option<&'t str>,
+    /// The third one is literally true: it ends with the transaction.
+    pub(super) local: bool,
+    /// They have been read to their end.
+    pub(super) whole: bool,
+}
+
+/// Reads the arguments of set_config behind its `(`, up to so many tokens: reading ahead again and again is to stay linear.
+pub(super) fn set_config_arguments<'t>(lexer: &Lexer<'t>, most: usize) -> SetConfig<'t> {
+    let mut told = SetConfig::default();
     let (mut argument, mut tokens, mut depth) = (0, 0, 0_usize);
-    for token in lexer.clone().take(MOST_AHEAD) {
-        let Ok(token) = token else { break };
+    for token in lexer.clone().take(most).map_while(Result::ok) {
         match token.kind {
             TokenKind::Punctuation(b'(' | b'[') => depth += 1,
             TokenKind::Punctuation(b')') if depth == 0 => {
-                return (local && argument == 2 && tokens == 1, plain);
+                told.whole = true;
+                break;
             }
             TokenKind::Punctuation(b')' | b']') => depth = depth.saturating_sub(1),
             TokenKind::Punctuation(b',') if depth == 0 => {
-                plain &= argument > 0 || tokens == 1;
                 (argument, tokens) = (argument + 1, 0);
                 continue;
             }
@@ -429,15 +438,41 @@ pub(super) fn set_config_arguments(lexer: &Lexer<'_>) -> (bool, bool) {
         }
         tokens += 1;
         let raw = lexer.text().get(token.range()).unwrap_or_default();
-        if argument == 0 && tokens == 1 {
-            plain = std::str::from_utf8(raw).ok().and_then(content).is_some();
+        if argument == 0 {
+            told.name = std::str::from_utf8(raw).ok().filter(|_| tokens == 1).and_then(content);
         }
-        local = argument == 2 && is_true(token, raw);
+        told.local = argument == 2 && tokens == 1 && is_true(token, raw);
     }
-    (false, false)
+    told
 }
 
-pub(super) fn is_true(token: Token, raw: &[u8]) -> bool {
+/// What a SET sets for longer than its transaction.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Lasting {
+    Nothing,
+    /// A setting of this name, in lower case; empty where there is another word in its place.
+    Setting(Box<str>),
+    /// A setting whose name cannot be told.
+    Unreadable,
+}
+
+/// Reads a SET behind that word.
+pub(super) fn lasting(lexer: &Lexer<'_>) -> Lasting {
+    let mut words = Words::new(lexer.clone());
+    if ["local", "transaction", "constraints"].iter().any(|word| words.option(word)) {
+        return Lasting::Nothing;
+    }
+    words.option("session");
+    match words.setting_name() {
+        Some(name) => Lasting::Setting(name),
+        None if words.now.is_some_and(|token| matches!(token.kind, TokenKind::Word | TokenKind::Quoted)) => {
+            Lasting::Unreadable
+        }
+        None => Lasting::Setting(Box::default()),
+    }
+}
+
+fn is_true(token: Token, raw: &[u8]) -> bool {
     let raw = std::str::from_utf8(raw).unwrap_or_default();
     match token.kind {
         TokenKind::Word => raw.eq_ignore_ascii_case("true"),

@@ -4,13 +4,15 @@
 //! What hides in functions is not seen here.
 
 use super::{
-    control::{content, is_true},
+    control::{Lasting, lasting, set_config_arguments},
     lexer::{Lexer, Token, TokenKind},
     names,
 };
 
 /// Most settings that one text is looked through for.
 const MOST_NAMES: usize = 64;
+/// Tokens of its arguments that a call is looked through for.
+const MOST_ARGUMENTS: usize = 63;
 
 /// What may be left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -166,38 +168,13 @@ impl Traces {
 
     /// Behind SET.
     fn set(&mut self, lexer: &Lexer<'_>) {
-        let mut words = lexer.clone().map_while(Result::ok).take(24);
-        let raw = |token: Token| lexer.text().get(token.range()).unwrap_or_default();
-        let mut ahead = words.clone();
-        let (first, second) = (ahead.next().map(raw), ahead.next().map(raw));
-        let is = |word: &str| first.is_some_and(|first| first.eq_ignore_ascii_case(word.as_bytes()));
-        // Else it is the name of a setting, or its start.
-        let is_option =
-            !second.is_some_and(|second| matches!(second, b"." | b"=") || second.eq_ignore_ascii_case(b"to"));
-        if is_option && (is("local") || is("transaction") || is("constraints")) {
-            return;
+        match lasting(lexer) {
+            Lasting::Nothing => return,
+            Lasting::Setting(name) if name.contains('.') => self.name(&name),
+            Lasting::Setting(_) => {}
+            Lasting::Unreadable => self.unclear = true,
         }
-        if is_option && is("session") {
-            words.next();
-        }
-        let mut name = String::new();
         self.settings = true;
-        for token in words {
-            match token.kind {
-                TokenKind::Word | TokenKind::Quoted if name.is_empty() || name.ends_with('.') => {
-                    let Some(part) = name_of(lexer.text(), token) else {
-                        self.unclear = true;
-                        return;
-                    };
-                    name.push_str(&part);
-                }
-                TokenKind::Punctuation(b'.') => name.push('.'),
-                _ => break,
-            }
-        }
-        if name.contains('.') {
-            self.name(&name);
-        }
     }
 
     /// Any word, and what stands before it. Many tables are called templates, or advisories.
@@ -225,47 +202,21 @@ impl Traces {
 
     /// Behind `set_config`.
     fn set_config(&mut self, lexer: &Lexer<'_>) {
-        let mut tokens = lexer.clone().map_while(Result::ok).take(64);
-        if tokens.next().map(|token| token.kind) != Some(TokenKind::Punctuation(b'(')) {
+        let mut behind = lexer.clone();
+        if !matches!(behind.next(), Some(Ok(token)) if token.kind == TokenKind::Punctuation(b'(')) {
             return;
         }
-        let raw = |token: Token| lexer.text().get(token.range()).unwrap_or_default();
-        let (mut depth, mut argument, mut count) = (0_usize, 0, 0);
-        let (mut name, mut local) = (None, false);
-        for token in tokens {
-            match token.kind {
-                TokenKind::Punctuation(b')') if depth == 0 => break,
-                TokenKind::Punctuation(b'(' | b'[') => depth += 1,
-                TokenKind::Punctuation(b')' | b']') => depth = depth.saturating_sub(1),
-                TokenKind::Punctuation(b',') if depth == 0 => {
-                    (argument, count) = (argument + 1, 0);
-                    continue;
-                }
-                _ => {}
-            }
-            count += 1;
-            if argument == 0 {
-                name = std::str::from_utf8(raw(token)).ok().filter(|_| count == 1).and_then(content);
-            }
-            local = argument == 2 && count == 1 && is_true(token, raw(token));
-        }
-        if local {
+        let told = set_config_arguments(&behind, MOST_ARGUMENTS);
+        if told.local && told.whole {
             return;
         }
         self.settings = true;
-        match name {
+        match told.name {
             Some(name) if name.contains('.') => self.name(&name.to_ascii_lowercase()),
             Some(_) => {}
             None => self.unclear = true,
         }
     }
-}
-
-/// A part of a setting's name. Settings are found whatever their case is.
-fn name_of(text: &[u8], token: Token) -> Option<String> {
-    let mut buffer = [0; names::LONGEST];
-    let name = names::fold(text, token, &mut buffer)?;
-    Some(std::str::from_utf8(name).ok()?.to_ascii_lowercase())
 }
 
 #[cfg(test)]
