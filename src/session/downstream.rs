@@ -153,6 +153,11 @@ impl Downstream<'_> {
         at: usize,
         out: &mut Outgoing<'_>,
     ) -> Result<bool, Broken> {
+        // Most of all messages, and they change nothing.
+        if self.server.pipeline.shows(tag) && self.server.injected_failed.is_none() {
+            out.pass(at, at + message.len());
+            return Ok(true);
+        }
         if tag == be::AUTHENTICATION || tag == be::BACKEND_KEY_DATA {
             return Err(Broken("login message after login"));
         }
@@ -182,12 +187,11 @@ impl Downstream<'_> {
             return Ok(false);
         }
         let renamed = (tag == be::ERROR_RESPONSE).then(|| self.renamed(body)).flatten();
-        let mut undone = std::mem::take(&mut self.server.undone);
-        let verdict = self.server.pipeline.on_reply(tag, &mut undone);
-        for entry in undone.drain(..) {
-            self.take_back(entry);
+        let server = &mut *self.server;
+        let verdict = server.pipeline.on_reply(tag, &mut server.undone);
+        if !server.undone.is_empty() {
+            self.take_back_undone();
         }
-        self.server.undone = undone;
         if tag == be::PARSE_COMPLETE {
             self.duplicate_accepted();
         }
@@ -419,6 +423,14 @@ impl Downstream<'_> {
                 self.client.unnamed = text.unwrap_or(std::mem::take(&mut self.client.unnamed));
             }
         }
+    }
+
+    fn take_back_undone(&mut self) {
+        let mut undone = std::mem::take(&mut self.server.undone);
+        for entry in undone.drain(..) {
+            self.take_back(entry);
+        }
+        self.server.undone = undone;
     }
 
     /// The server skipped a message: what was noted when it was sent did not happen.

@@ -436,6 +436,15 @@ impl Pipeline {
         verdict
     }
 
+    /// A reply with this tag goes to the client, and changes nothing here.
+    pub fn shows(&self, tag: u8) -> bool {
+        match self.queue.front() {
+            Some(Expected::Query) => matches!(tag, be::DATA_ROW | be::COPY_DATA | be::ROW_DESCRIPTION),
+            Some(Expected::Execute) => matches!(tag, be::DATA_ROW | be::COPY_DATA),
+            _ => false,
+        }
+    }
+
     /// Takes one reply of the server. Call [`Self::next_synthetic`] until `None` first. What the server skips is appended to
     /// `undone`, latest first.
     pub fn on_reply(&mut self, tag: u8, undone: &mut Vec<Undone>) -> Verdict {

@@ -1,7 +1,7 @@
 //! Statements that are recognised by their text: those that reset settings (RESET, DISCARD ALL, SET … TO DEFAULT) or
 //! drop prepared statements (DEALLOCATE, DISCARD ALL).
 
-use crate::sql::traces::{Traces, traces};
+use crate::sql::traces::{Traces, is_quiet, traces};
 
 /// What one statement resets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,10 @@ pub struct TextEffect {
 
 /// What a text does, if it does anything.
 pub fn effect_of(sql: &[u8]) -> Option<TextEffect> {
+    // Nearly all texts; on the way of each.
+    if is_quiet(sql) {
+        return None;
+    }
     let effect = TextEffect { reset: reset_of(sql), forgets: forgets(sql), traces: traces(sql) };
     (effect.forgets || effect.reset.is_some() || effect.traces.is_some()).then_some(effect)
 }

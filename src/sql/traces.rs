@@ -64,9 +64,6 @@ impl Traces {
 /// What this text may leave; `None`: nothing.
 pub fn traces(text: &[u8]) -> Option<Box<Traces>> {
     let text = memchr::memchr(0, text).and_then(|end| text.get(..end)).unwrap_or(text);
-    if is_quiet(text) {
-        return None;
-    }
     let mut traces = read(text, true);
     if text.contains(&b'\\') {
         traces.add(&read(text, false));
@@ -75,44 +72,72 @@ pub fn traces(text: &[u8]) -> Option<Box<Traces>> {
 }
 
 /// Nearly all texts: one statement of those that leave nothing by themselves, without any of the words that could.
-fn is_quiet(text: &[u8]) -> bool {
-    const QUIET: [&[u8]; 18] = [
-        b"select",
-        b"insert",
-        b"update",
-        b"delete",
-        b"with",
-        b"begin",
-        b"commit",
-        b"rollback",
-        b"start",
-        b"end",
-        b"savepoint",
-        b"release",
-        b"values",
-        b"fetch",
-        b"merge",
-        b"copy",
-        b"show",
-        b"explain",
-    ];
-    let text = text.trim_ascii();
+pub fn is_quiet(text: &[u8]) -> bool {
+    let text = text.strip_suffix(b"\0").unwrap_or(text).trim_ascii();
     let text = text.strip_suffix(b";").unwrap_or(text);
-    let end = text.iter().position(|byte| !byte.is_ascii_alphabetic()).unwrap_or(text.len());
-    let first = text.get(..end).unwrap_or_default();
-    QUIET.iter().any(|word| first.eq_ignore_ascii_case(word))
-        && memchr::memchr(b';', text).is_none()
-        && !has_word(text)
+    begins_quietly(text) && !(looks_suspicious(text) && is_suspicious(text))
 }
 
-/// `set_config`, `…advisory_…`, `temp`, `dblink` or `setseed` is in it: found by their rarest letters.
-fn has_word(text: &[u8]) -> bool {
+fn begins_quietly(text: &[u8]) -> bool {
+    const LONGEST: usize = 9;
+    let mut first = [0; LONGEST];
+    let mut end = 0;
+    for (to, byte) in first.iter_mut().zip(text).take_while(|(_, byte)| byte.is_ascii_alphabetic()) {
+        *to = byte | 0x20;
+        end += 1;
+    }
+    let longer = end == LONGEST && text.get(LONGEST).is_some_and(u8::is_ascii_alphabetic);
+    !longer && is_quiet_verb(first.get(..end).unwrap_or_default())
+}
+
+#[rustfmt::skip]
+fn is_quiet_verb(verb: &[u8]) -> bool {
+    matches!(
+        verb,
+        b"select" | b"insert" | b"update" | b"delete" | b"with" | b"begin" | b"commit" | b"rollback" | b"start"
+        | b"end" | b"savepoint" | b"release" | b"values" | b"fetch" | b"merge" | b"copy" | b"show" | b"explain"
+    )
+}
+
+/// Whether anything that [`is_suspicious`] looks for may be there: by two or three letters of each word, for many
+/// places at a time (the inner loops become SIMD), without a branch.
+fn looks_suspicious(text: &[u8]) -> bool {
+    const AT_ONCE: usize = 16;
+    const AHEAD: usize = 2;
+    let Some(last) = text.len().checked_sub(AT_ONCE + AHEAD) else { return true };
+    let mut found = 0;
+    let mut at = 0;
+    loop {
+        let at_offset = |offset| text.get(at + offset..).and_then(<[u8]>::first_chunk::<AT_ONCE>);
+        let (Some(a), Some(b), Some(c)) = (at_offset(0), at_offset(1), at_offset(AHEAD)) else { return true };
+        for ((&a, &b), &c) in a.iter().zip(b).zip(c) {
+            let end = (a == b';') | (c == b';') | (a == 0) | (c == 0);
+            let (a, b, c) = (a | 0x20, b | 0x20, c | 0x20);
+            let config = (a == b'n') & (b == b'f');
+            let advisory = (a == b'd') & (b == b'v');
+            let temp = (b == b'm') & (c == b'p');
+            let dblink = (a == b'd') & (b == b'b');
+            let setseed = (a == b't') & (b == b's') & (c == b'e');
+            found |= u8::from(end | config | advisory | temp | dblink | setseed);
+        }
+        if at == last {
+            return found != 0;
+        }
+        // The last ones overlap those before them.
+        at = (at + AT_ONCE).min(last);
+    }
+}
+
+/// A statement behind the first, or `set_config`, `…advisory_…`, `temp`, `dblink` or `setseed` is in it: found by their rarest
+/// letters.
+fn is_suspicious(text: &[u8]) -> bool {
     let in_others = |at| {
         is_around(text, at, b"set", b"config")
             || is_around(text, at, b"advisory", b"")
             || is_around(text, at, b"te", b"p")
     };
-    memchr::memchr3_iter(b'_', b'm', b'M', text).any(in_others)
+    memchr::memchr2(b';', 0, text).is_some()
+        || memchr::memchr3_iter(b'_', b'm', b'M', text).any(in_others)
         || memchr::memchr2_iter(b'k', b'K', text).any(|at| is_around(text, at, b"dblin", b""))
         || memchr::memchr2_iter(b'd', b'D', text).any(|at| is_around(text, at, b"setsee", b""))
 }
@@ -305,6 +330,35 @@ mod tests {
             "SELECT dblinks, setseeds FROM dblink",
         ] {
             assert_eq!(traces(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_quiet_leaves_nothing() {
+        let words = [
+            "set_config('a', 'b', false)",
+            "pg_advisory_lock(1)",
+            "1 INTO TEMP t",
+            "1 into temp",
+            "dblink('')",
+        ];
+        let words = words.iter().chain(&["SetSeed(1)", "1; SET a.b = 1", "1;listen a", "\0x"]);
+        for word in words {
+            // At every place of what is looked at together.
+            for before in 0..40 {
+                for behind in 0..40 {
+                    let text = format!("SELECT {}{word}{}", "x".repeat(before), "y".repeat(behind));
+                    assert!(!is_quiet(text.as_bytes()), "{text}");
+                }
+            }
+        }
+        for text in
+            ["SELECT abalance FROM pgbench_accounts WHERE aid = 1;\0", "select 1", "BEGIN;\0", "Savepoint a"]
+        {
+            assert!(is_quiet(text.as_bytes()), "{text}");
+        }
+        for text in ["savepoints a", "savepointselect 1", "", "SET x = 1", "selec", "/**/ select 1"] {
+            assert!(!is_quiet(text.as_bytes()), "{text}");
         }
     }
 
