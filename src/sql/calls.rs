@@ -46,6 +46,7 @@ impl<F: Facts + ?Sized> Scan<'_, F> {
             self.writes.any = true;
             return self.violate(Why::Function, Some(token));
         };
+        self.literal |= is_of_settings(name);
         // A server would take it for a setting that somebody has made up.
         if is_of_settings(name) && starts_with_pooler(lexer) {
             self.own = true;

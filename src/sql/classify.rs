@@ -160,7 +160,6 @@ impl<F: Facts + ?Sized> Statements<'_, F> {
         let Some((why, culprit)) = violation else {
             let kind = if self.count == 0 { Kind::Empty } else { Kind::Read };
             let reads = scan.reads.into_names();
-            let (session, async_commit) = (scan.session, false);
             return Class {
                 kind,
                 why: Why::Read,
@@ -168,8 +167,9 @@ impl<F: Facts + ?Sized> Statements<'_, F> {
                 hint,
                 reads,
                 writes: nothing,
-                async_commit,
-                session,
+                async_commit: false,
+                session: scan.session,
+                literal: scan.literal,
             };
         };
         let kind = match self.control {
@@ -182,7 +182,8 @@ impl<F: Facts + ?Sized> Statements<'_, F> {
         let async_commit = scan.hidden_setting || mentions_commit(text, false);
         let culprit = culprit.and_then(|token| text.get(token.range())).map(shown);
         let writes = scan.writes.into_names();
-        Class { kind, why, culprit, hint, reads, writes, async_commit, session: scan.session }
+        let (session, literal) = (scan.session, scan.literal);
+        Class { kind, why, culprit, hint, reads, writes, async_commit, session, literal }
     }
 }
 

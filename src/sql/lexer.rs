@@ -84,6 +84,11 @@ fn class(byte: u8) -> u8 {
     CLASSES.get(usize::from(byte)).copied().unwrap_or(0)
 }
 
+/// A name goes on with this byte.
+pub(super) fn goes_on(byte: u8) -> bool {
+    class(byte) & (LETTER | DIGIT | ODD) != 0
+}
+
 /// Longest name of an operator (NAMEDATALEN - 1).
 const LONGEST_OPERATOR: usize = 63;
 

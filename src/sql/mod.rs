@@ -14,6 +14,7 @@ pub mod lexer;
 mod names;
 mod numbers;
 mod scan;
+mod shape;
 mod targets;
 pub mod traces;
 
@@ -23,6 +24,7 @@ pub use catalog::Catalog;
 pub use classify::{classify, classify_with};
 pub use control::names_pooler;
 pub use facts::Facts;
+pub use shape::shape;
 
 /// How the server reads a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,6 +210,8 @@ pub struct Class {
     pub async_commit: bool,
     /// It may leave something in the session (SET, PREPARE, LISTEN, set_config, temporary tables, advisory locks, …).
     pub session: bool,
+    /// It depends on what a literal says: it does not hold for all texts of the same shape.
+    pub literal: bool,
 }
 
 impl Class {
@@ -222,6 +226,7 @@ impl Class {
             writes: Names::Any,
             async_commit: false,
             session: true,
+            literal: true,
         }
     }
 }

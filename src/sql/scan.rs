@@ -55,6 +55,8 @@ pub(super) struct Scan<'a, F: ?Sized> {
     pub(super) own: bool,
     /// set_config with a name that cannot be read here.
     pub(super) hidden_setting: bool,
+    /// A literal was looked into.
+    pub(super) literal: bool,
     /// Identifiers that were looked up already, by their places.
     memo: [u64; MEMO],
     pending: Option<Pending>,
@@ -94,6 +96,7 @@ impl<'a, F: Facts + ?Sized> Scan<'a, F> {
             session: false,
             own: false,
             hidden_setting: false,
+            literal: false,
             memo: [0; MEMO],
             pending: None,
             last: Last::Start,

@@ -22,6 +22,8 @@ pub(crate) struct Classes {
     /// Seeded: nobody can choose texts that fall into one place.
     hasher: foldhash::fast::RandomState,
     texts: Vec<Option<Text>>,
+    /// The shape of the text that is looked at, if it has one.
+    shape: Vec<u8>,
     /// Hashes of texts that have been seen once: what comes only once is not worth a place.
     once: Vec<u64>,
     statements: Vec<Option<Known>>,
@@ -31,13 +33,36 @@ pub(crate) struct Classes {
     dialect: Option<(Label, Dialect)>,
 }
 
-#[derive(Debug)]
-struct Text {
-    text: Box<[u8]>,
+/// What a class holds for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key<'a> {
+    /// The text, or the shape of all those that it is.
+    text: &'a [u8],
+    shaped: bool,
     dialect: Dialect,
     /// Of the catalog.
     generation: u64,
+}
+
+#[derive(Debug)]
+struct Text {
+    text: Box<[u8]>,
+    shaped: bool,
+    dialect: Dialect,
+    generation: u64,
     class: Class,
+}
+
+impl Text {
+    fn new(key: Key<'_>, class: Class) -> Self {
+        let Key { text, shaped, dialect, generation } = key;
+        Self { text: text.into(), shaped, dialect, generation, class }
+    }
+
+    fn key(&self) -> Key<'_> {
+        let Self { text, shaped, dialect, generation, .. } = self;
+        Key { text, shaped: *shaped, dialect: *dialect, generation: *generation }
+    }
 }
 
 #[derive(Debug)]
@@ -67,22 +92,44 @@ impl Classes {
         if text.len() > LONGEST {
             return Some(self.last.insert(sql::classify(text, dialect, catalog)));
         }
-        let hash = self.hasher.hash_one(text);
-        let knows = |known: &Text| {
-            known.generation == catalog.generation && known.dialect == dialect && *known.text == *text
+        let generation = catalog.generation;
+        let exact = Key { text, shaped: false, dialect, generation };
+        let mut shape = std::mem::take(&mut self.shape);
+        let shaped = (dialect == DIALECT && sql::shape(text, &mut shape)).then_some(Key {
+            text: &shape,
+            shaped: true,
+            ..exact
+        });
+        let place = shaped.and_then(|key| self.find(key)).or_else(|| self.find(exact)).or_else(|| {
+            let class = sql::classify(text, dialect, catalog);
+            let key = shaped.filter(|_| !class.literal).unwrap_or(exact);
+            self.remember(key, class)
+        });
+        self.shape = shape;
+        match place {
+            Some(place) => self.texts.get(place)?.as_ref().map(|known| &known.class),
+            None => self.last.as_ref(),
+        }
+    }
+
+    /// Where it is known.
+    fn find(&self, key: Key<'_>) -> Option<usize> {
+        let is_known = |place: &usize| {
+            self.texts.get(*place).and_then(Option::as_ref).is_some_and(|known| known.key() == key)
         };
-        let is_known = |place: &usize| self.texts.get(*place).and_then(Option::as_ref).is_some_and(knows);
-        let known = places(hash).into_iter().find(is_known);
-        if let Some(place) = known {
-            return self.texts.get(place)?.as_ref().map(|known| &known.class);
-        }
-        let class = sql::classify(text, dialect, catalog);
+        places(self.hasher.hash_one(key.text)).into_iter().find(is_known)
+    }
+
+    /// In a place, which is told, or as the last one.
+    fn remember(&mut self, key: Key<'_>, class: Class) -> Option<usize> {
+        let hash = self.hasher.hash_one(key.text);
         if !self.came_before(hash) {
-            return Some(self.last.insert(class));
+            self.last = Some(class);
+            return None;
         }
-        let place = self.place_for(hash, catalog.generation);
-        let known = Text { text: text.into(), dialect, generation: catalog.generation, class };
-        Some(&self.texts.get_mut(place)?.insert(known).class)
+        let place = self.place_for(hash, key.generation);
+        *self.texts.get_mut(place)? = Some(Text::new(key, class));
+        Some(place)
     }
 
     /// Whether this text was the last one of its share that was not remembered.
@@ -183,12 +230,31 @@ mod tests {
         assert!((2..=3).contains(&known), "{known}");
     }
 
+    /// Values do not make other texts; what they say may.
+    #[test]
+    fn texts_of_one_shape_have_one_place() {
+        let mut classes = Classes::default();
+        for number in 0..100 {
+            let text = format!("SELECT {number}, 'a{number}'");
+            let class = classes.of_text(text.as_bytes(), DIALECT, &catalog(1)).cloned();
+            assert_eq!(class, Some(sql::classify(text.as_bytes(), DIALECT, &catalog(1))));
+        }
+        assert_eq!(classes.texts.iter().flatten().count(), 1);
+        for (name, own) in [("a.b", false), ("pooler.route", true), ("a.c", false), ("pooler.x", true)] {
+            for _ in 0..3 {
+                let text = format!("SELECT set_config('{name}', '1', false)");
+                let class = classes.of_text(text.as_bytes(), DIALECT, &catalog(1)).unwrap();
+                assert_eq!(matches!(class.kind, Kind::Pooler(_)), own, "{name}");
+            }
+        }
+    }
+
     /// Two texts that fall into one place, used in turn, are both remembered.
     #[test]
     fn texts_that_share_a_place_do_not_push_each_other_out() {
         let mut classes = Classes::default();
         let key = |text: &String| places(classes.hasher.hash_one(text.as_bytes()))[0];
-        let texts: Vec<String> = (0..PLACES * 8).map(|n| format!("SELECT {n}")).collect();
+        let texts: Vec<String> = (0..PLACES * 8).map(|n| format!("SELECT x{n}")).collect();
         let share = |hash: u64| place(hash >> 32);
         let first = &texts[0];
         let apart = |text: &&String| {

@@ -17,6 +17,8 @@ pub struct Tally {
     pub refused: u64,
     /// The server's scanner does not.
     pub invalid: u64,
+    /// They have a shape that tells what they do.
+    pub shaped: u64,
     /// The server's parser reads them.
     pub parsed: u64,
     /// By the parser they only read.
@@ -36,6 +38,7 @@ impl Tally {
         self.texts += other.texts;
         self.refused += other.refused;
         self.invalid += other.invalid;
+        self.shaped += other.shaped;
         self.parsed += other.parsed;
         self.reads += other.reads;
         self.recognised += other.recognised;
@@ -50,6 +53,9 @@ impl Tally {
         }
         let class =
             sql::classify_with(text.as_bytes(), Dialect { standard_strings, ascii_safe: true }, database);
+        if standard_strings {
+            self.shape(text, &class, database);
+        }
         let Some(ast) = Ast::of(text, standard_strings, database) else { return };
         self.parsed += 1;
         if ast.kinds.is_empty() {
@@ -73,6 +79,18 @@ impl Tally {
         let noticed = class.session || sql::traces::traces(text.as_bytes()).is_some();
         self.expect(noticed || !ast.session, "it leaves something in the session", text, &class);
         self.transaction(text, &class, &ast);
+    }
+
+    /// What is remembered of one text holds for all of its shape; the shape is one of them.
+    fn shape(&mut self, text: &str, class: &Class, database: &Database) {
+        let mut shape = Vec::new();
+        if class.literal || !sql::shape(text.as_bytes(), &mut shape) {
+            return;
+        }
+        self.shaped += 1;
+        let dialect = Dialect { standard_strings: true, ascii_safe: true };
+        let same = sql::classify_with(&shape, dialect, database) == *class;
+        self.expect(same, "another class than its shape", text, class);
     }
 
     /// Tokens begin and end where the server's do.
@@ -150,11 +168,12 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} texts ({} refused by the lexer, {} by the server's), {} token boundaries wrong; {} parsed, {} of {} reads \
+            "{} texts ({} refused by the lexer, {} by the server's), {} with a shape, {} token boundaries wrong; {} parsed, {} of {} reads \
              recognised, {} mistakes",
             self.texts,
             self.refused,
             self.invalid,
+            self.shaped,
             self.boundaries,
             self.parsed,
             self.recognised,

@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     let share = plain.recognised as f64 / plain.reads.max(1) as f64;
     println!("recognised {:.1} % of the reads", share * 100.0);
     // An empty run proves nothing.
-    let enough = plain.texts > 10_000 && plain.reads > 1_000 && mutated.texts > 1_000;
+    let enough = plain.texts > 10_000 && plain.reads > 1_000 && plain.shaped > 1_000 && mutated.texts > 1_000;
     if plain.is_right() && mutated.is_right() && share >= 0.9 && enough {
         println!("ok");
         return ExitCode::SUCCESS;
