@@ -374,14 +374,12 @@ impl Downstream<'_> {
         }
         if tag == b"DISCARD ALL" {
             self.server.discarded = true;
-            self.server.traces.discard();
+            self.server.bonds.discard();
         }
         match tag {
             b"DEALLOCATE" => return self.forget_deallocated(),
             b"DEALLOCATE ALL" | b"DISCARD ALL" => self.forget_statements(),
-            b"PREPARE" => self.server.pinned = Some("PREPARE"),
-            b"LISTEN" => self.server.pinned = Some("LISTEN"),
-            b"LOAD" => self.server.pinned = Some("LOAD"),
+            b"PREPARE" | b"LISTEN" | b"LOAD" => self.server.bonds.on_tag(tag),
             b"RESET" | b"SET" => {}
             _ => return,
         }

@@ -9,7 +9,7 @@ use super::{
     pipeline::{Pipeline, Synthetic, Undone},
     resets::Resets,
     statements::{ClientStatements, Registry, ServerStatements},
-    traces::{Asking, Traces},
+    traces::{Asking, Bonds, Traces},
 };
 use crate::protocol::TransactionStatus;
 
@@ -78,7 +78,7 @@ pub struct ServerSession {
     /// session_authorization or is_superuser are not those of the login.
     pub foreign: Foreign,
     /// Session state that cannot follow the client: the server stays with it until it leaves.
-    pub pinned: Option<&'static str>,
+    pub bonds: Bonds,
     /// Its client goes on when the server ends.
     pub outlived: bool,
     /// What it said at its end, for a client that goes on.
@@ -172,7 +172,7 @@ impl ServerSession {
             login_role: reported("session_authorization"),
             login_superuser: reported("is_superuser"),
             foreign: Foreign::default(),
-            pinned: None,
+            bonds: Bonds::default(),
             outlived: false,
             last_words: None,
             spoiled: None,

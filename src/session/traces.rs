@@ -46,8 +46,6 @@ pub struct Traces {
     /// By the texts since it was asked last.
     suspected: sql::traces::Traces,
     asked: Option<Box<Answer>>,
-    /// Something is there that nobody can ask for: it stays until the client leaves.
-    stays: Option<&'static str>,
     /// How often the question was cancelled.
     tries: u8,
     /// A text was too long to be looked at as a whole: tags tell instead.
@@ -62,7 +60,8 @@ struct Answer {
     about: sql::traces::Traces,
     settings: Vec<(String, String)>,
     /// Why the server cannot be given to others.
-    bound: Option<&'static str>,
+    objects: Option<&'static str>,
+    locks: bool,
     /// It was not understood.
     unclear: bool,
     /// A text has told that there may be something.
@@ -115,11 +114,6 @@ impl Traces {
         }
     }
 
-    /// The client has made its session as new.
-    pub(super) fn discard(&mut self) {
-        self.stays = None;
-    }
-
     /// A row of the answer: a kind, a name, and a value in hexadecimal digits.
     pub(super) fn row(&mut self, body: &[u8]) {
         let Some(answer) = &mut self.asked else { return };
@@ -145,8 +139,12 @@ impl Answer {
                 let bytes = self.settings.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
                 (bytes + name.len() + value.len() <= MOST_BYTES).then(|| self.settings.push((name, value)))
             }
+            b"b" if name == ADVISORY.as_bytes() => {
+                self.locks = true;
+                Some(())
+            }
             b"b" => {
-                self.bound = Some(bound_by(name)?);
+                self.objects = Some(object(name)?);
                 Some(())
             }
             _ => None,
@@ -154,11 +152,68 @@ impl Answer {
     }
 }
 
-/// What binds a server to its client, in words of its own.
-fn bound_by(name: &[u8]) -> Option<&'static str> {
-    [TEMPORARY, CURSOR, LISTEN, PREPARE, ADVISORY].into_iter().find(|known| known.as_bytes() == name)
+/// What binds a server to its client: each until it is gone by itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bonds {
+    /// Something that nobody can ask for: it stays until the client leaves.
+    stays: Option<&'static str>,
+    /// A library: it stays even where the client has made its session as new.
+    loaded: bool,
+    authorization: bool,
+    objects: Option<&'static str>,
+    locks: bool,
 }
 
+impl Bonds {
+    /// Why the server stays with its client, if it does.
+    pub fn reason(&self) -> Option<&'static str> {
+        let named = |there: bool, name| there.then_some(name);
+        let others = || named(self.loaded, LOAD).or(self.objects).or(named(self.locks, ADVISORY));
+        self.stays.or(named(self.authorization, AUTHORIZATION)).or_else(others)
+    }
+
+    /// Nothing binds it any more; whether something did.
+    pub fn cut(&mut self) -> bool {
+        std::mem::take(self).reason().is_some()
+    }
+
+    /// The client has made its session as new.
+    pub(super) fn discard(&mut self) {
+        self.stays = None;
+    }
+
+    /// A statement has ended with this tag: it holds until an answer says otherwise.
+    pub(super) fn on_tag(&mut self, tag: &[u8]) {
+        match tag {
+            b"PREPARE" => self.objects = Some(PREPARE),
+            b"LISTEN" => self.objects = Some(LISTEN),
+            b"LOAD" => self.loaded = true,
+            _ => {}
+        }
+    }
+
+    /// Takes over what the answer is about; returns what there is, if nothing bound the server before.
+    fn learn(&mut self, answer: &Answer) -> Option<&'static str> {
+        let was_free = self.reason().is_none();
+        if answer.unclear || answer.about.unclear {
+            self.stays = Some("setting");
+        }
+        if answer.about.objects {
+            self.objects = answer.objects;
+        }
+        if answer.about.locks {
+            self.locks = answer.locks;
+        }
+        self.objects.or(self.locks.then_some(ADVISORY)).filter(|_| was_free)
+    }
+}
+
+/// An object of a session, in words of its own.
+fn object(name: &[u8]) -> Option<&'static str> {
+    [TEMPORARY, CURSOR, LISTEN, PREPARE].into_iter().find(|known| known.as_bytes() == name)
+}
+
+const LOAD: &str = "LOAD";
 const TEMPORARY: &str = "temporary objects";
 const CURSOR: &str = "cursor WITH HOLD";
 const LISTEN: &str = "LISTEN";
@@ -190,8 +245,7 @@ impl Downstream<'_> {
         if self.client.passing > 0 {
             // Data of a COPY that has failed is on its way: a question would land in the middle of it.
             if suspected {
-                server.traces.stays = Some("COPY");
-                server.pinned = server.traces.stays;
+                server.bonds.stays = Some("COPY");
             }
             return false;
         }
@@ -213,9 +267,6 @@ impl Downstream<'_> {
     fn learn_traces(&mut self, answer: Answer) {
         let server = &mut *self.server;
         server.traces.tries = 0;
-        if answer.unclear || answer.about.unclear {
-            server.traces.stays = Some("setting");
-        }
         if answer.about.settings && !answer.unclear {
             let same = Arc::ptr_eq(&self.client.label, &server.label);
             let learnt = |label: &Label| {
@@ -235,20 +286,13 @@ impl Downstream<'_> {
             }
             server.label = of_server;
         }
-        let keeps = |pinned: &&'static str| match *pinned {
-            "LOAD" => true,
-            ADVISORY => !answer.about.locks,
-            AUTHORIZATION => false,
-            _ => !answer.about.objects,
-        };
-        let before = server.pinned.filter(keeps);
-        if let Some(bound) = answer.bound.filter(|_| !answer.suspected && server.pinned.is_none()) {
-            server.traces.surprise = Some(bound.to_owned());
+        let found = server.bonds.learn(&answer).filter(|_| !answer.suspected);
+        if let Some(found) = found {
+            server.traces.surprise = Some(found.to_owned());
         }
-        let authorized = server.foreign.role.then_some(AUTHORIZATION);
-        server.pinned = server.traces.stays.or(authorized).or(before).or(answer.bound);
+        server.bonds.authorization = server.foreign.role;
         let about = &answer.about;
-        server.settled = server.pinned.is_none() && about.settings && about.objects && about.locks;
+        server.settled = server.bonds.reason().is_none() && about.settings && about.objects && about.locks;
     }
 }
 
@@ -312,6 +356,26 @@ mod tests {
     }
 
     #[test]
+    fn each_bond_ends_by_itself() {
+        let about =
+            |settings, objects, locks| sql::traces::Traces { settings, objects, locks, ..Default::default() };
+        let mut bonds = Bonds::default();
+        bonds.on_tag(b"PREPARE");
+        let locked = Answer { about: about(false, false, true), locks: true, ..Answer::default() };
+        assert_eq!((bonds.learn(&locked), bonds.reason()), (None, Some(PREPARE)));
+        bonds.authorization = true;
+        assert_eq!((bonds.learn(&locked), bonds.reason()), (None, Some(AUTHORIZATION)));
+        bonds.authorization = false;
+        assert_eq!(bonds.reason(), Some(PREPARE));
+        bonds.learn(&Answer { about: about(true, true, false), ..Answer::default() });
+        assert_eq!(bonds.reason(), Some(ADVISORY));
+        bonds.learn(&Answer { about: about(false, false, true), ..Answer::default() });
+        assert_eq!(bonds.reason(), None);
+        assert_eq!(bonds.learn(&locked), Some(ADVISORY));
+        assert!(bonds.cut() && !bonds.cut());
+    }
+
+    #[test]
     fn answers_are_understood_or_said_not_to_be() {
         let asked = || Traces { asked: Some(Box::default()), ..Traces::default() };
         let mut traces = asked();
@@ -319,7 +383,7 @@ mod tests {
         traces.row(&row(&["b", "LISTEN", ""]));
         let answer = traces.asked.unwrap();
         assert_eq!(answer.settings, [("app.x".to_owned(), "ü'".to_owned())]);
-        assert_eq!((answer.bound, answer.unclear), (Some(LISTEN), false));
+        assert_eq!((answer.objects, answer.locks, answer.unclear), (Some(LISTEN), false, false));
         let long = "61".repeat(MOST_BYTES);
         for wrong in
             [row(&["s", "x", "c3"]), row(&["s", "x", "6"]), row(&["s", "x", "zz"]), row(&["?", "x", ""])]

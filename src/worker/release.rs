@@ -167,7 +167,7 @@ impl Worker {
             return;
         }
         let Some(client) = self.clients.get(client_slot) else { return };
-        let keeps = server.session.pinned.is_some() || client.mode == PoolMode::Session;
+        let keeps = server.session.bonds.reason().is_some() || client.mode == PoolMode::Session;
         if client.session.passing == 0 && !keeps {
             self.release(client_slot, server_slot);
         }
@@ -208,7 +208,7 @@ impl Worker {
             return self.close_server(slot, "server lifetime over");
         }
         let settings = &self.config.settings;
-        let pinned = server.session.pinned.take().is_some();
+        let pinned = server.session.bonds.cut();
         // What nobody has asked for before the client left.
         if pinned || server.session.traces.are_suspected() {
             return self.run_own_query(slot, "DISCARD ALL", ServerState::Resetting);
@@ -257,7 +257,7 @@ impl Worker {
         if let Some(reason) = server.session.why_spoiled() {
             return self.close_server(slot, reason);
         }
-        if server.session.pinned.take().is_some() {
+        if server.session.bonds.cut() {
             return self.run_own_query(slot, "DISCARD ALL", ServerState::Resetting);
         }
         self.free(slot);

@@ -203,7 +203,7 @@ impl Worker {
         if mode == PoolMode::Statement && server.session.status != TransactionStatus::Idle {
             return self.fail_client(client_slot, &ClientError::TransactionInStatementMode);
         }
-        let kept = mode == PoolMode::Session || server.session.pinned.is_some();
+        let kept = mode == PoolMode::Session || server.session.bonds.reason().is_some();
         if !kept && server.session.is_free() && client.session.passing == 0 {
             self.release(client_slot, slot);
         }

@@ -213,7 +213,7 @@ impl Worker {
                 tls: server.info.tls.clone(),
                 application_name: name_in(&server.session.label),
                 prepared_statements: server.session.statements.len(),
-                pinned: server.session.pinned.unwrap_or_default(),
+                pinned: server.session.bonds.reason().unwrap_or_default(),
             })
             .collect()
     }

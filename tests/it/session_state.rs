@@ -3,7 +3,12 @@
 
 use std::time::Duration;
 
-use crate::support::{database::Database, msg::*, pooler::Pooler, raw::Raw};
+use crate::support::{
+    database::{Database, password_of},
+    msg::*,
+    pooler::{Pooler, Setup},
+    raw::Raw,
+};
 
 /// A database and a pooler whose servers are taken in turn: no client has the same one twice in a row.
 fn turning() -> (Database, Pooler) {
@@ -207,6 +212,39 @@ fn what_cannot_follow_binds_the_server_for_as_long_as_it_is_there() {
         assert!(self::pinned(&pooler).is_empty(), "{binds}: still pinned");
         let servers: Vec<String> = (0..4).map(|_| backend(&mut client)).collect();
         assert!(servers.iter().any(|server| *server != own), "{binds}: still bound behind {ends}");
+    }
+}
+
+/// What comes and goes in between does not hide that another is still there.
+#[test]
+fn each_of_several_things_binds_the_server_by_itself() {
+    let database = Database::new();
+    database.sql(&format!("CREATE ROLE ruler SUPERUSER LOGIN PASSWORD '{}'", password_of("ruler")));
+    let pooler = Setup::new(&database)
+        .setting("default_pool_size = 3\nserver_round_robin = true\nworkers = 1")
+        .section(&format!("[users.ruler]\npassword = \"{}\"", password_of("ruler")))
+        .start();
+    let others = [
+        ("SELECT pg_advisory_lock(7)", "SELECT pg_advisory_unlock(7)", "advisory lock"),
+        ("SET SESSION AUTHORIZATION app", "RESET SESSION AUTHORIZATION", "SESSION AUTHORIZATION"),
+        ("SET work_mem = '7MB'", "RESET work_mem", ""),
+    ];
+    let reason_now = || pinned(&pooler).concat();
+    for (binds, uses, ends, reason) in BOUND.iter().filter(|(.., reason)| *reason != "advisory lock") {
+        for (begin, end, other) in others {
+            let case = format!("{binds}, {begin}");
+            let mut client = pooler.connect_as("ruler");
+            for sql in [*binds, begin, "SELECT 1", end, "SELECT 1"] {
+                client.sql(sql);
+            }
+            assert_eq!(reason_now(), *reason, "{case}");
+            for sql in [*uses, *uses, *ends, begin, *binds, *ends] {
+                client.sql(sql);
+            }
+            assert_eq!(reason_now(), other, "{case}");
+            client.sql(end);
+            assert_eq!(reason_now(), "", "{case}");
+        }
     }
 }
 
