@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::{
+    ending::Outcome,
     outgoing::Outgoing,
     pipeline::{Expected, Synthetic, Undone, Verdict},
     state::{ClientSession, NOBODY, ServerSession, Shared},
@@ -243,8 +244,11 @@ impl Downstream<'_> {
     /// Returns whether the client is to be told later.
     fn ready_for_query(&mut self, body: &[u8], verdict: Verdict, out: &mut Outgoing<'_>) -> bool {
         self.server.status = TransactionStatus::from_byte(body.first().copied().unwrap_or(b'T'));
-        let ended = self.server.ending.on_ready(self.server.status, self.server.erred);
-        let (aborted, commits) = (self.server.take_abort(), std::mem::take(&mut self.server.commits));
+        let now = Outcome {
+            ended: self.server.ending.on_ready(self.server.status, self.server.erred),
+            aborted: self.server.take_abort(),
+            commits: std::mem::take(&mut self.server.commits),
+        };
         if self.server.altered && self.server.status == TransactionStatus::Idle {
             // Only now others see it.
             self.server.publish_altered();
@@ -253,23 +257,23 @@ impl Downstream<'_> {
         if verdict != Verdict::Forward {
             return false;
         }
-        self.ended = self.ended.or(ended);
         if self.server.status == TransactionStatus::Idle && self.server.pipeline.is_empty() {
             self.server.effects.clear();
         }
-        if self.server.resets.are_expected() && self.restore(out) {
-            return true;
-        }
+        let outcome = self.server.told_later.take().unwrap_or(now);
         let asks = self.server.asking == Asking::Always || self.server.traces.are_suspected();
-        if asks && self.ask_for_traces() {
+        let later = self.server.resets.are_expected() && self.restore(out) || asks && self.ask_for_traces();
+        if later {
+            self.server.told_later = Some(outcome);
             return true;
         }
+        self.ended = self.ended.or(outcome.ended);
         self.ready += 1;
         self.completed = 0;
         let over = self.server.status == TransactionStatus::Idle;
         self.transactions += u64::from(over);
         // COMMIT AND CHAIN: another one is open behind it.
-        self.committed += u64::from(commits || (over && !aborted));
+        self.committed += u64::from(outcome.commits || (over && !outcome.aborted));
         false
     }
 

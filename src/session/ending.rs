@@ -11,6 +11,17 @@ pub(super) struct Ending {
     rolled_back: bool,
 }
 
+/// What ReadyForQuery tells, kept while its client is told later, behind what pooler asks the server first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outcome {
+    /// Whether the transaction was committed, if one is over.
+    pub(super) ended: Option<bool>,
+    /// By an error, or a ROLLBACK alone.
+    pub(super) aborted: bool,
+    /// Something was committed, whatever followed.
+    pub(super) commits: bool,
+}
+
 impl Ending {
     /// CommandComplete of what the client has sent.
     pub(super) fn on_tag(&mut self, tag: &[u8]) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     effects::Effects,
-    ending::Ending,
+    ending::{Ending, Outcome},
     params::{Label, Labels},
     pipeline::{Pipeline, Synthetic, Undone},
     resets::Resets,
@@ -100,6 +100,8 @@ pub struct ServerSession {
     pub(super) commits: bool,
     /// An error since then.
     pub(super) erred: bool,
+    /// What the client's ReadyForQuery has told, which was kept back.
+    pub(super) told_later: Option<Outcome>,
     pub(super) ending: Ending,
     /// It was, and nobody has asked since.
     was_altered: bool,
@@ -182,6 +184,7 @@ impl ServerSession {
             rolled_back: false,
             commits: false,
             erred: false,
+            told_later: None,
             ending: Ending::default(),
             discarded: false,
             all_reset: false,
