@@ -93,6 +93,11 @@ impl Traces {
         !self.suspected.are_none() || self.asked.is_some()
     }
 
+    /// The server has been asked and has not answered.
+    pub fn await_answer(&self) -> bool {
+        self.asked.is_some()
+    }
+
     /// What was found, since this was asked last, although no text had told of it.
     pub fn take_surprise(&mut self) -> Option<String> {
         self.surprise.take()
@@ -236,7 +241,10 @@ impl Downstream<'_> {
             Asking::Always if !answered => server.traces.suspected.add(&sql::traces::Traces::everything()),
             Asking::Suspected | Asking::Always => {}
         }
-        let last = server.pipeline.is_empty() && server.status == TransactionStatus::Idle;
+        let last = server.pipeline.is_empty()
+            && server.status == TransactionStatus::Idle
+            // More may come that would be taken for the answer; such a server is not used again.
+            && !server.pipeline.is_uncertain();
         if server.traces.suspected.are_none() || !last || self.client.id == NOBODY {
             return false;
         }

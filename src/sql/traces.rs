@@ -122,7 +122,9 @@ fn looks_suspicious(text: &[u8]) -> bool {
             let temp = (b == b'm') & (c == b'p');
             let dblink = (a == b'd') & (b == b'b');
             let setseed = (a == b't') & (b == b's') & (c == b'e');
-            found |= u8::from(end | config | advisory | temp | dblink | setseed);
+            // U&"…" may spell any of them.
+            let spelled = (a == b'&') & (b == b'"');
+            found |= u8::from(end | config | advisory | temp | dblink | setseed | spelled);
         }
         if at == last {
             return found != 0;
@@ -132,8 +134,8 @@ fn looks_suspicious(text: &[u8]) -> bool {
     }
 }
 
-/// A statement behind the first, or `set_config`, `…advisory_…`, `temp`, `dblink` or `setseed` is in it: found by their rarest
-/// letters.
+/// A statement behind the first, or `set_config`, `…advisory_…`, `temp`, `dblink`, `setseed` or `U&"…"` is in it: found by their
+/// rarest letters.
 fn is_suspicious(text: &[u8]) -> bool {
     let in_others = |at| {
         is_around(text, at, b"set", b"config")
@@ -144,6 +146,12 @@ fn is_suspicious(text: &[u8]) -> bool {
         || memchr::memchr3_iter(b'_', b'm', b'M', text).any(in_others)
         || memchr::memchr2_iter(b'k', b'K', text).any(|at| is_around(text, at, b"dblin", b""))
         || memchr::memchr2_iter(b'd', b'D', text).any(|at| is_around(text, at, b"setsee", b""))
+        || has_spelled_name(text)
+}
+
+/// `U&"…"`: a name in escapes.
+fn has_spelled_name(text: &[u8]) -> bool {
+    memchr::memchr_iter(b'&', text).any(|at| is_around(text, at, b"u", b"\""))
 }
 
 fn has_set_config(text: &[u8]) -> bool {
@@ -166,7 +174,7 @@ fn read(text: &[u8], standard_strings: bool) -> Traces {
         let Ok(token) = token else {
             // Whatever it is.
             traces.add(&Traces::everything());
-            traces.unclear |= has_set_config(text);
+            traces.unclear |= has_set_config(text) || has_spelled_name(text);
             return traces;
         };
         let raw = text.get(token.range()).unwrap_or_default();
@@ -206,7 +214,8 @@ impl Traces {
         self.settings = true;
     }
 
-    /// Any word, and what stands before it. Many tables are called templates, or advisories.
+    /// Any word, and what stands before it (EXPLAIN ANALYZE CREATE TEMP TABLE … makes one). Many tables are called templates, or
+    /// advisories.
     fn word(&mut self, token: Token, before: &[u8], lexer: &Lexer<'_>) {
         if !matches!(token.kind, TokenKind::Word | TokenKind::Quoted) {
             return;
@@ -214,7 +223,8 @@ impl Traces {
         let mut buffer = [0; names::LONGEST];
         let Some(name) = names::fold(lexer.text(), token, &mut buffer) else { return };
         let behind = |words: &[&str]| words.iter().any(|word| before.eq_ignore_ascii_case(word.as_bytes()));
-        let temporary = matches!(name, b"temp" | b"temporary") && behind(&["into", "local", "global"]);
+        let temporary = matches!(name, b"temp" | b"temporary")
+            && behind(&["into", "local", "global", "create", "replace"]);
         self.objects |= temporary || name == b"pg_temp" || name.starts_with(b"pg_temp_");
         let locks = name.starts_with(b"pg_advisory_") || name.starts_with(b"pg_try_advisory_");
         let is_call = || {
@@ -298,6 +308,11 @@ mod tests {
             ("CREATE TEMP TABLE t (x int)", objects()),
             ("SELECT 1 INTO TEMPORARY t", objects()),
             ("SELECT 1 INTO pg_temp.t", objects()),
+            ("EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1", objects()),
+            (
+                "SELECT u&\"set\\005fconfig\"('a.b', 'x', false)",
+                Traces { unclear: true, ..Traces::everything() },
+            ),
             ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", objects()),
             ("SELECT 1; LISTEN a", objects()),
             ("SELECT pg_try_advisory_lock(1)", locks()),
@@ -346,7 +361,7 @@ mod tests {
             "1 into temp",
             "dblink('')",
         ];
-        let words = words.iter().chain(&["SetSeed(1)", "1; SET a.b = 1", "1;listen a"]);
+        let words = words.iter().chain(&["U&\"pg\\005ftemp\"", "SetSeed(1)", "1; SET a.b = 1", "1;listen a"]);
         for word in words {
             // At every place of what is looked at together.
             for before in 0..40 {

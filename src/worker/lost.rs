@@ -36,7 +36,10 @@ impl Worker {
         let Some(client) = self.clients.get(client_slot) else { return false };
         let linked = matches!(client.state, ClientState::Linked(_)) && client.mode != PoolMode::Session;
         let amid_message = server.session.passing > 0 || client.session.passing > 0;
-        let countable = !server.session.pipeline.is_uncertain() && server.session.injected_failed.is_none();
+        // What the client has left in its session cannot be asked any more: it must not go on without.
+        let countable = !server.session.pipeline.is_uncertain()
+            && server.session.injected_failed.is_none()
+            && !server.session.traces.await_answer();
         if server.pool.seat.is_none() || !linked || amid_message || !countable {
             return false;
         }
