@@ -4,40 +4,16 @@ import glob
 import os
 import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import tempfile
 import time
+
+from processes import free_port, interrupt, newest_postgresql, unprivileged, wait_for_port
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 USER = PASSWORD = DATABASE = "bench"
 SERVERS = 20  # server connections that a pooler may use
 MAX_CLIENTS = 10000
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def wait_for_port(port, process, seconds=10):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            raise RuntimeError(f"ended with {process.returncode} before it listened")
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.02)
-    raise RuntimeError("does not listen")
-
-
-def unprivileged():
-    """Neither PostgreSQL nor PgBouncer runs as root."""
-    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
 
 
 def processor_and_memory(pid):
@@ -67,7 +43,7 @@ class Cluster:
         self.port = free_port()
         self.ports = [self.port]
         self.processes = []
-        self.bin = max(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda p: int(p.split("/")[-2]))
+        self.bin = newest_postgresql()
         os.chmod(self.dir, 0o755)
         try:
             self.start(replicas)
@@ -149,13 +125,7 @@ class Cluster:
         return [tuple(int(n) for n in self.psql(DATABASE, count, port).split("|")) for port in self.ports]
 
     def stop(self):
-        for process in reversed(self.processes):
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+        interrupt(self.processes)
         shutil.rmtree(self.dir, ignore_errors=True)
 
 

@@ -77,7 +77,7 @@ pub struct ServerSession {
     pub login_superuser: Option<Box<str>>,
     /// session_authorization or is_superuser are not those of the login.
     pub foreign: Foreign,
-    /// Session state that cannot follow the client: the server stays with it until it leaves.
+    /// Session state that cannot follow the client: the server stays with it for as long as it is there.
     pub bonds: Bonds,
     /// Its client goes on when the server ends.
     pub outlived: bool,

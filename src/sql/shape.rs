@@ -6,21 +6,6 @@
 
 use super::{begins_as, lexer};
 
-/// Bytes that are looked at; all others are copied.
-const SPECIAL: [bool; 256] = {
-    let mut special = [false; 256];
-    let bytes = b"0123456789'\"\\$-/;\0";
-    let mut at = 0;
-    while at < bytes.len() {
-        #[expect(clippy::indexing_slicing, reason = "below 256")]
-        {
-            special[bytes[at] as usize] = true;
-        }
-        at += 1;
-    }
-    special
-};
-
 /// Puts the shape of a text, for which strings conform to the standard and ASCII is safe, into `shape`. False: it has none.
 pub fn shape(text: &[u8], shape: &mut Vec<u8>) -> bool {
     shape.clear();
@@ -29,7 +14,9 @@ pub fn shape(text: &[u8], shape: &mut Vec<u8>) -> bool {
 }
 
 fn shape_of(text: &[u8], shape: &mut Vec<u8>) -> Option<()> {
-    let is_special = |byte: &u8| SPECIAL.get(usize::from(*byte)).copied().unwrap_or(true);
+    // All others are copied.
+    let is_special =
+        |byte: &u8| matches!(byte, b'0'..=b'9' | b'\'' | b'"' | b'\\' | b'$' | b'-' | b'/' | b';' | 0);
     let mut rest = text;
     loop {
         let at = rest.iter().position(is_special).unwrap_or(rest.len());

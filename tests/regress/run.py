@@ -6,16 +6,14 @@ differences below. (Some tests need regress.so and fail alike on both.)
 """
 
 import difflib
-import glob
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
+
+from processes import free_port, interrupt, newest_postgresql, unprivileged, wait_for_port
 
 # Lines that may differ at most, and why.
 KNOWN = {
@@ -31,34 +29,11 @@ SKIPPED = {"tablespace", "sysviews", "stats"}
 FIRST = {"test_setup", "create_index", "create_table", "create_misc", "copy"}
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def unprivileged(command):
-    drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-    return drop + command
-
-
-def wait_for(port, process, log):
-    for _ in range(300):
-        try:
-            return socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            if process.poll() is not None:
-                break
-            time.sleep(0.1)
-    with open(log, errors="replace") as f:
-        sys.exit(f"does not listen: {f.read()[-1000:]}")
-
-
 class Runner:
     def __init__(self, pooler, source):
         self.source = os.path.abspath(source)
         self.pooler = pooler
-        self.bin = max(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda p: int(p.split("/")[-2]))
+        self.bin = newest_postgresql()
         self.dir = tempfile.mkdtemp(prefix="pooler-regress-")
         os.chmod(self.dir, 0o777)
         os.mkdir(f"{self.dir}/results")
@@ -74,23 +49,32 @@ class Runner:
     def start(self, name, command, port):
         log = f"{self.dir}/{name}.log"
         with open(log, "w") as f:
-            process = subprocess.Popen(unprivileged(command), stdout=f, stderr=f, cwd="/")
+            process = subprocess.Popen(unprivileged() + command, stdout=f, stderr=f, cwd="/")
         self.processes.append(process)
-        wait_for(port, process, log)
+        try:
+            wait_for_port(port, process, 30)
+        except RuntimeError as error:
+            with open(log, errors="replace") as f:
+                sys.exit(f"{name} {error}: {f.read()[-1000:]}")
 
     def cluster(self, name):
         port, data = free_port(), f"{self.dir}/{name}"
         initdb = [f"{self.bin}/initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"]
-        subprocess.run(unprivileged(initdb), check=True, stdout=subprocess.DEVNULL, cwd="/")
+        subprocess.run(unprivileged() + initdb, check=True, stdout=subprocess.DEVNULL, cwd="/")
         options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": self.dir, "fsync": "off",
                    "max_prepared_transactions": "10", "autovacuum": "off"}
         settings = [word for option in options.items() for word in ("-c", "=".join(option))]
         self.start(name, [f"{self.bin}/postgres", "-D", data, "-p", str(port), *settings], port)
-        self.psql(port, "postgres", ["-c", "CREATE DATABASE regression TEMPLATE = template0"])
+        self.prepare(port, "CREATE DATABASE regression TEMPLATE = template0")
         for setting in ["lc_messages TO 'C'", "lc_monetary TO 'C'", "lc_numeric TO 'C'", "lc_time TO 'C'",
                         "bytea_output TO 'hex'", "timezone_abbreviations TO 'Default'"]:
-            self.psql(port, "postgres", ["-c", f"ALTER DATABASE regression SET {setting}"])
+            self.prepare(port, f"ALTER DATABASE regression SET {setting}")
         return port
+
+    def prepare(self, port, sql):
+        # Two clusters that both cannot be used would be alike.
+        if printed := self.psql(port, "postgres", ["-c", sql]):
+            sys.exit(f"{sql}: {printed}")
 
     def in_front_of(self, server):
         port = free_port()
@@ -136,12 +120,7 @@ password = "none"
         return list(difflib.unified_diff(direct.splitlines(), pooled.splitlines(), "direct", "pooled", lineterm="", n=3))
 
     def stop(self):
-        for process in reversed(self.processes):
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        interrupt(self.processes)
         shutil.rmtree(self.dir, ignore_errors=True)
 
 

@@ -51,10 +51,10 @@ impl Tally {
         if standard_strings {
             self.tokens(text);
         }
-        let class =
-            sql::classify_with(text.as_bytes(), Dialect { standard_strings, ascii_safe: true }, database);
+        let dialect = Dialect { standard_strings, ascii_safe: true };
+        let class = sql::classify_with(text.as_bytes(), dialect, database);
         if standard_strings {
-            self.shape(text, &class, database);
+            self.shape(text, &class, dialect, database);
         }
         let Some(ast) = Ast::of(text, standard_strings, database) else { return };
         self.parsed += 1;
@@ -82,13 +82,12 @@ impl Tally {
     }
 
     /// What is remembered of one text holds for all of its shape; the shape is one of them.
-    fn shape(&mut self, text: &str, class: &Class, database: &Database) {
+    fn shape(&mut self, text: &str, class: &Class, dialect: Dialect, database: &Database) {
         let mut shape = Vec::new();
         if class.literal || !sql::shape(text.as_bytes(), &mut shape) {
             return;
         }
         self.shaped += 1;
-        let dialect = Dialect { standard_strings: true, ascii_safe: true };
         let same = sql::classify_with(&shape, dialect, database) == *class;
         self.expect(same, "another class than its shape", text, class);
     }
