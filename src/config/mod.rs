@@ -129,6 +129,18 @@ pub enum SessionState {
     Always,
 }
 
+/// From when on clients get right answers from currval() and lastval().
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Currval {
+    /// Once one of their kind has asked.
+    #[default]
+    Learn,
+    /// From the start, for numbers of the same transaction.
+    Transaction,
+    /// From the start, for all numbers: they keep their servers.
+    Session,
+}
+
 /// What a read must have seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadConsistency {

@@ -6,7 +6,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    AuthType, ClientPlacement, LogFormat, PoolMode, ReadConsistency, Route, SessionState, SslMode,
+    AuthType, ClientPlacement, Currval, LogFormat, PoolMode, ReadConsistency, Route, SessionState, SslMode,
     table::{Change, Row, SettingError, default_of, find},
     value::{
         AtLeast, Bytes, COUNT, Choice, Codec, FilePath, Flag, Input, List, Mode, Number, Text, Time, Word,
@@ -37,6 +37,11 @@ const AUTH_TYPES: Choice<AuthType> = Choice(&[
 const LOG_FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
 const SESSION_STATES: Choice<SessionState> =
     Choice(&[("suspected", SessionState::Suspected), ("always", SessionState::Always)]);
+const CURRVALS: Choice<Currval> = Choice(&[
+    ("learn", Currval::Learn),
+    ("transaction", Currval::Transaction),
+    ("session", Currval::Session),
+]);
 const PLACEMENTS: Choice<ClientPlacement> = Choice(&[
     ("packed", ClientPlacement::Packed),
     ("even", ClientPlacement::Even),
@@ -119,6 +124,11 @@ settings! {
         /// SET, set_config, CREATE, DECLARE, DO, CALL, LISTEN, PREPARE, advisory locks) or `always` (behind every transaction:
         /// finds what functions hide, and costs a round trip each).
         session_state: SessionState = "suspected", SESSION_STATES, Live, "Not in PgBouncer, where it stays on the server.";
+        /// From when on clients get right answers from `currval()` and `lastval()` in transaction mode, and not an error: `learn`
+        /// (once a client of the same user and application_name has asked; the first may get an error with a hint),
+        /// `transaction` (from the start, for numbers that the same transaction has drawn: servers forget the numbers of others
+        /// in front of each transaction) or `session` (from the start, for all: clients keep their servers).
+        currval: Currval = "learn", CURRVALS, Live, "Not in PgBouncer, where the number may be another client's.";
         /// Server connections of a pool, that is of one user in one database; 0: no limit.
         default_pool_size: u32 = "20", COUNT, Live;
         /// Server connections that a pool keeps open even when nobody needs them.

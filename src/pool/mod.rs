@@ -4,6 +4,7 @@
 //! the first client of each shard waits. Servers and queues live in the shards, on the workers.
 
 pub mod budget;
+pub mod habits;
 pub mod registry;
 pub mod seat;
 pub mod stats;
@@ -18,6 +19,7 @@ use std::{
 };
 
 use budget::Budget;
+use habits::Habits;
 use seat::Seat;
 use stats::{Routes, ShardStats};
 use tokio::sync::{Notify, futures::Notified};
@@ -83,6 +85,7 @@ pub struct DatabaseState {
     pub servers: Budget,
     pub paused: AtomicBool,
     pub disabled: AtomicBool,
+    pub habits: Habits,
 }
 
 /// One pool, as all workers see it.

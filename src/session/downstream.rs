@@ -9,7 +9,7 @@ use super::{
     ending::Outcome,
     outgoing::Outgoing,
     pipeline::{Expected, Synthetic, Undone, Verdict},
-    state::{ClientSession, NOBODY, ServerSession, Shared},
+    state::{ClientSession, NOBODY, SOMEBODY, ServerSession, Shared},
     statements::Description,
     traces::Asking,
 };
@@ -187,7 +187,10 @@ impl Downstream<'_> {
             self.server.last_words = Some(body.into());
             return Ok(false);
         }
-        let renamed = (tag == be::ERROR_RESPONSE).then(|| self.renamed(body)).flatten();
+        if tag == be::ERROR_RESPONSE && self.server.pipeline.front_is_discard() {
+            self.discard_refused(message, body);
+        }
+        let reworded = (tag == be::ERROR_RESPONSE).then(|| self.reworded(body)).flatten();
         let server = &mut *self.server;
         let verdict = server.pipeline.on_reply(tag, &mut server.undone);
         if !server.undone.is_empty() {
@@ -214,11 +217,11 @@ impl Downstream<'_> {
             // Portals do not outlive it.
             self.server.effects.clear();
         }
-        if let Some(renamed) = renamed
+        if let Some(reworded) = reworded
             && verdict == Verdict::Forward
             && self.server.injected_failed.is_none()
         {
-            out.inject().extend_from_slice(&renamed);
+            out.inject().extend_from_slice(&reworded);
             return Ok(false);
         }
         Ok(self.carry_out(verdict, message, at, out))
@@ -300,6 +303,11 @@ impl Downstream<'_> {
         message.split(|&b| b == b'"').find(|part| self.shared.registry.owns_name(part))
     }
 
+    /// The error as the client is to read it, if not as the server says it.
+    fn reworded(&mut self, error: &[u8]) -> Option<Vec<u8>> {
+        self.renamed(error).or_else(|| self.hinted(error))
+    }
+
     /// The error in the client's words, if it names a statement as only the pooler does.
     fn renamed(&self, error: &[u8]) -> Option<Vec<u8>> {
         let own = self.own_name(error)?;
@@ -364,6 +372,13 @@ impl Downstream<'_> {
     /// Tags that say that prepared statements or settings are gone.
     fn command_complete(&mut self, body: &[u8]) {
         let tag = body.strip_suffix(b"\0").unwrap_or(body);
+        if tag.starts_with(b"DISCARD ") && matches!(tag, b"DISCARD ALL" | b"DISCARD SEQUENCES") {
+            // What has been drawn since is this client's.
+            self.server.sequences_of = self.client.id;
+        }
+        if self.server.pipeline.front_is_injected() && !self.server.pipeline.front_is_own_query() {
+            return;
+        }
         self.server.tags = self.server.tags.saturating_add(1);
         self.server.rolled_back = tag == b"ROLLBACK";
         if !self.server.pipeline.front_is_own_query() {
@@ -441,6 +456,7 @@ impl Downstream<'_> {
             // What failed has dropped the one before; what was skipped gets back what was before next.
             Expected::ParseUnnamed => self.set_unnamed(Some(Vec::new()), NOBODY),
             Expected::InjectedParseUnnamed => self.set_unnamed(None, NOBODY),
+            Expected::InjectedExecute => self.server.sequences_of = SOMEBODY,
             Expected::UnnamedChanges => {
                 if let Some(former) = undone.former {
                     self.set_unnamed(former.text, former.owner);

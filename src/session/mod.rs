@@ -9,6 +9,7 @@ pub mod outgoing;
 pub mod params;
 pub mod pipeline;
 pub mod resets;
+pub mod sequences;
 pub mod state;
 pub mod statements;
 pub mod text;

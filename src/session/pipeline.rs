@@ -12,6 +12,7 @@
 //! | Execute                | … CommandComplete, I, s    | drops everything up to the next Sync            |
 //! | InjectedQuery, Restore | … ReadyForQuery            | is swallowed and reported to the caller         |
 //! | Question               | … ReadyForQuery            | is swallowed                                    |
+//! | InjectedDiscard        | … ReadyForQuery            | is swallowed; the caller looks at it            |
 //! | InjectedFailure        | … ReadyForQuery            | is swallowed                                    |
 //! | Synthetic*             | nothing                    | (never in front when a reply is read)           |
 //! | CopyEnd, UnnamedChanges| nothing                    | (never in front)                                |
@@ -56,8 +57,12 @@ pub enum Expected {
     InjectedClose,
     /// A look at what has just been prepared; has a [`Detail`].
     InjectedDescribe,
-    /// A Close whose statement needs no bookkeeping.
-    InjectedCloseQuiet,
+    /// What needs no bookkeeping and is answered by one message.
+    InjectedStep,
+    /// Execute of a statement of the pooler's own, within a batch of the client.
+    InjectedExecute,
+    /// DISCARD SEQUENCES in front of a Query.
+    InjectedDiscard,
     /// Settings, checks and resets.
     InjectedQuery,
     /// Makes the open transaction fail: its error is what is wanted.
@@ -89,6 +94,7 @@ impl Expected {
                 | Self::Sync
                 | Self::InjectedQuery
                 | Self::InjectedFailure
+                | Self::InjectedDiscard
                 | Self::Restore
                 | Self::Question
         )
@@ -101,7 +107,9 @@ impl Expected {
             Self::InjectedParse
                 | Self::InjectedParseUnnamed
                 | Self::InjectedClose
-                | Self::InjectedCloseQuiet
+                | Self::InjectedStep
+                | Self::InjectedExecute
+                | Self::InjectedDiscard
                 | Self::InjectedDescribe
                 | Self::InjectedQuery
                 | Self::InjectedFailure
@@ -247,6 +255,16 @@ impl Pipeline {
         self.queue.front().is_some_and(|front| front.is_own_query())
     }
 
+    /// The server carries out what the pooler has put in front of a client's own words.
+    pub fn front_is_injected(&self) -> bool {
+        self.queue.front().is_some_and(|front| front.is_injected())
+    }
+
+    /// The next reply belongs to a DISCARD SEQUENCES in front of a Query.
+    pub fn front_is_discard(&self) -> bool {
+        self.queue.front() == Some(&Expected::InjectedDiscard)
+    }
+
     /// The next reply tells what a client has left in the session.
     pub fn front_is_question(&self) -> bool {
         self.queue.front() == Some(&Expected::Question)
@@ -384,7 +402,11 @@ impl Pipeline {
             Expected::Query | Expected::FunctionCall | Expected::Sync | Expected::InjectedFailure => {
                 self.open = false;
             }
-            Expected::InjectedQuery | Expected::Restore | Expected::Question | Expected::CopyEnd => {}
+            Expected::InjectedQuery
+            | Expected::InjectedDiscard
+            | Expected::Restore
+            | Expected::Question
+            | Expected::CopyEnd => {}
             _ => self.open = true,
         }
         self.queue.push_back(expected);
@@ -476,7 +498,11 @@ impl Pipeline {
             (be::PARSE_COMPLETE, E::InjectedParse | E::InjectedParseUnnamed) => self.pop_as(Verdict::Swallow),
             (be::BIND_COMPLETE, E::Bind) => self.pop_as(Verdict::Forward),
             (be::CLOSE_COMPLETE, E::Close | E::CloseUnnamed) => self.pop_as(Verdict::Forward),
-            (be::CLOSE_COMPLETE, E::InjectedClose | E::InjectedCloseQuiet) => self.pop_as(Verdict::Swallow),
+            (be::CLOSE_COMPLETE, E::InjectedClose) => self.pop_as(Verdict::Swallow),
+            (be::PARSE_COMPLETE | be::BIND_COMPLETE | be::CLOSE_COMPLETE, E::InjectedStep) => {
+                self.pop_as(Verdict::Swallow)
+            }
+            (be::COMMAND_COMPLETE, E::InjectedExecute) => self.pop_as(Verdict::Swallow),
             (be::ROW_DESCRIPTION | be::NO_DATA, E::Describe) => self.pop_as(Verdict::Forward),
             (be::ROW_DESCRIPTION | be::NO_DATA, E::InjectedDescribe) => self.pop_as(Verdict::Swallow),
             (be::PARAMETER_DESCRIPTION, E::InjectedDescribe) => Verdict::Swallow,
@@ -495,6 +521,7 @@ impl Pipeline {
                 | E::DeallocateQuery
                 | E::InjectedQuery
                 | E::InjectedFailure
+                | E::InjectedDiscard
                 | E::Restore
                 | E::Question,
             ) => {
@@ -551,7 +578,9 @@ impl Pipeline {
                 return Verdict::Forward;
             }
             Expected::InjectedQuery | Expected::Restore => return Verdict::InjectedFailed,
-            Expected::InjectedFailure | Expected::Question => return Verdict::Swallow,
+            Expected::InjectedFailure | Expected::InjectedDiscard | Expected::Question => {
+                return Verdict::Swallow;
+            }
             _ => {}
         }
         let first = undone.len();

@@ -8,6 +8,7 @@ use super::{
     params::{Label, Labels},
     pipeline::{Pipeline, Synthetic, Undone},
     resets::Resets,
+    sequences::Sequences,
     statements::{ClientStatements, Registry, ServerStatements},
     traces::{Asking, Bonds, Traces},
 };
@@ -45,6 +46,7 @@ pub struct ClientSession {
     pub passing: usize,
     /// Its next message waits for replies.
     pub held: bool,
+    pub sequences: Sequences,
 }
 
 /// What a server connection has been told and still owes.
@@ -67,6 +69,8 @@ pub struct ServerSession {
     pub status: TransactionStatus,
     /// The client whose unnamed statement the server holds, or [`NOBODY`].
     pub unnamed_of: u64,
+    /// The only client that may have drawn numbers of sequences which the server remembers, [`NOBODY`], or [`SOMEBODY`]: several.
+    pub sequences_of: u64,
     /// Bytes of a message body that still have to pass to the client.
     pub passing: usize,
     /// Bytes of a message body that must not pass.
@@ -131,7 +135,16 @@ impl ClientSession {
     /// A client that just logged in.
     pub fn new(id: u64, label: Label) -> Self {
         let startup = Arc::clone(&label);
-        Self { id, label, startup, statements: None, unnamed: Vec::new(), passing: 0, held: false }
+        Self {
+            id,
+            label,
+            startup,
+            statements: None,
+            unnamed: Vec::new(),
+            passing: 0,
+            held: false,
+            sequences: Sequences::default(),
+        }
     }
 
     /// What a server has made of the startup parameters.
@@ -169,6 +182,7 @@ impl ServerSession {
             settled: false,
             status: TransactionStatus::Idle,
             unnamed_of: NOBODY,
+            sequences_of: NOBODY,
             passing: 0,
             swallowing: 0,
             login_role: reported("session_authorization"),
@@ -277,10 +291,14 @@ impl ServerSession {
 
     /// Makes the server's settings those of `client`: appends a Query unless they are equal, and notes it.
     pub fn adopt(&mut self, client: &mut ClientSession, write: impl FnOnce(&str)) {
-        if Arc::ptr_eq(&self.label, &client.label) {
+        let forget = self.meet_sequences(client);
+        if Arc::ptr_eq(&self.label, &client.label) && forget.is_none() {
             return;
         }
-        let mut sql = String::new();
+        let mut sql = forget.unwrap_or_default().to_owned();
+        if forget.is_some() && !Arc::ptr_eq(&self.label, &client.label) {
+            sql.push(';');
+        }
         self.label.write_changes(&client.label, &mut sql);
         if !sql.is_empty() {
             self.pipeline.push(super::pipeline::Expected::InjectedQuery);

@@ -1,7 +1,7 @@
 //! Statements that are recognised by their text: those that reset settings (RESET, DISCARD ALL, SET … TO DEFAULT) or
 //! drop prepared statements (DEALLOCATE, DISCARD ALL).
 
-use crate::sql::traces::{Traces, is_quiet, traces};
+use crate::sql::traces::{Asks, Traces, is_quiet, traces};
 
 /// What one statement resets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,13 @@ pub struct TextEffect {
     pub forgets: bool,
     /// What may be left behind.
     pub traces: Option<Box<Traces>>,
+}
+
+impl TextEffect {
+    /// Whether it asks for the last numbers of sequences.
+    pub fn asks(&self) -> Asks {
+        self.traces.as_ref().map_or(Asks::Nothing, |traces| traces.asks)
+    }
 }
 
 /// What a text does, if it does anything.

@@ -165,6 +165,8 @@ pub struct Bonds {
     /// A library: it stays even where the client has made its session as new.
     loaded: bool,
     authorization: bool,
+    /// It asks for numbers that it has drawn in an earlier transaction.
+    pub(super) sequences: bool,
     objects: Option<&'static str>,
     locks: bool,
 }
@@ -174,7 +176,8 @@ impl Bonds {
     pub fn reason(&self) -> Option<&'static str> {
         let named = |there: bool, name| there.then_some(name);
         let others = || named(self.loaded, LOAD).or(self.objects).or(named(self.locks, ADVISORY));
-        self.stays.or(named(self.authorization, AUTHORIZATION)).or_else(others)
+        let first = self.stays.or(named(self.authorization, AUTHORIZATION)).or_else(others);
+        first.or(named(self.sequences, CURRVAL))
     }
 
     /// Nothing binds it any more; whether something did.
@@ -185,6 +188,7 @@ impl Bonds {
     /// The client has made its session as new.
     pub(super) fn discard(&mut self) {
         self.stays = None;
+        self.sequences = false;
     }
 
     /// A statement has ended with this tag: it holds until an answer says otherwise.
@@ -218,6 +222,7 @@ fn object(name: &[u8]) -> Option<&'static str> {
     [TEMPORARY, CURSOR, LISTEN, PREPARE].into_iter().find(|known| known.as_bytes() == name)
 }
 
+const CURRVAL: &str = "currval";
 const LOAD: &str = "LOAD";
 const TEMPORARY: &str = "temporary objects";
 const CURSOR: &str = "cursor WITH HOLD";

@@ -19,7 +19,7 @@ use crate::{
         frame::{HEADER, Header, split_cstr},
         frontend as fe,
     },
-    sql,
+    sql::{self, traces::Traces},
 };
 
 /// Messages up to this size (header included) are not sent before they are complete, so that a client that dies in the
@@ -223,7 +223,7 @@ impl Upstream<'_> {
                 self.flush = true;
                 false
             }
-            fe::FUNCTION_CALL => self.note(Expected::FunctionCall),
+            fe::FUNCTION_CALL => self.function_call(body, out),
             fe::COPY_DONE | fe::COPY_FAIL => self.note(Expected::CopyEnd),
             _ => false,
         };
@@ -236,6 +236,17 @@ impl Upstream<'_> {
     fn note(&mut self, expected: Expected) -> bool {
         self.server.pipeline.push(expected);
         false
+    }
+
+    /// A function by its number: no text tells what it leaves.
+    fn function_call(&mut self, body: &[u8], out: &mut Outgoing<'_>) -> bool {
+        if self.server.pipeline.skipping() {
+            return false;
+        }
+        let called = Traces::of_function(body.first_chunk().copied().map_or(0, u32::from_be_bytes));
+        self.ask_for_sequences(called.asks, true, out);
+        self.server.traces.expect(&called);
+        self.note(Expected::FunctionCall)
     }
 
     fn query(&mut self, body: &[u8], out: &mut Outgoing<'_>) -> bool {
@@ -261,6 +272,7 @@ impl Upstream<'_> {
         self.forget_unnamed();
         self.server.unnamed_of = NOBODY;
         if let Some(effect) = effect_of(body) {
+            self.ask_for_sequences(effect.asks(), true, out);
             expect(effect, self.server);
         }
         let Some((sql, gone)) = rewritten else { return self.note(Expected::Query) };
@@ -350,6 +362,9 @@ impl Upstream<'_> {
         let Some((portal, behind)) = split_cstr(body) else { return self.note(Expected::Bind) };
         let Some((name, values)) = split_cstr(behind) else { return self.note(Expected::Bind) };
         let effect = self.effect(name, out);
+        if let Some(Effect::Text(effect)) = &effect {
+            self.ask_for_sequences(effect.asks(), false, out);
+        }
         if effect.is_some() || !self.server.effects.are_none() {
             self.server.effects.bind(portal, effect);
         }
@@ -483,7 +498,7 @@ impl Upstream<'_> {
             // The one that the server holds is another client's: the server must say that there is none.
             if self.server.unnamed_of != NOBODY {
                 self.replace_unnamed();
-                self.server.pipeline.push(Expected::InjectedCloseQuiet);
+                self.server.pipeline.push(Expected::InjectedStep);
                 statements::write_close(out.inject(), b"");
                 self.server.unnamed_of = NOBODY;
             }
@@ -538,7 +553,7 @@ impl Upstream<'_> {
     fn make_room(&mut self, statement: &Statement, limit: NonZeroUsize, out: &mut Outgoing<'_>) {
         let server = &mut *self.server;
         if server.statements.is_doubtful() {
-            server.pipeline.push(Expected::InjectedCloseQuiet);
+            server.pipeline.push(Expected::InjectedStep);
             statement.write_close(out.inject());
         }
         while let Some(evicted) = server.statements.evict(limit) {
@@ -640,7 +655,7 @@ fn expect(effect: TextEffect, server: &mut ServerSession) {
     if effect.forgets {
         server.pipeline.expect_forgetting();
     }
-    if let Some(traces) = effect.traces {
+    if let Some(traces) = effect.traces.filter(|traces| !traces.are_none()) {
         server.traces.expect(&traces);
     }
 }

@@ -14,6 +14,17 @@ const MOST_NAMES: usize = 64;
 /// Tokens of its arguments that a call is looked through for.
 const MOST_ARGUMENTS: usize = 63;
 
+/// Whether a text calls `currval()` or `lastval()`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asks {
+    #[default]
+    Nothing,
+    /// Behind another statement of the same text, or somewhere in a DO block.
+    Amid,
+    /// In its first statement.
+    First,
+}
+
 /// What may be left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traces {
@@ -27,10 +38,12 @@ pub struct Traces {
     /// What nobody can ask for: a setting whose name the text does not tell, the seed of random numbers, connections of
     /// dblink.
     pub unclear: bool,
+    /// Not left, but read: what the session's last sequence numbers are.
+    pub asks: Asks,
 }
 
 impl Traces {
-    /// Nothing.
+    /// Nothing is left.
     pub fn are_none(&self) -> bool {
         !(self.settings || self.objects || self.locks || self.unclear)
     }
@@ -55,6 +68,20 @@ impl Traces {
         }
     }
 
+    /// What a function leaves that is called by its number (pg_proc.dat; those of users have higher ones).
+    pub fn of_function(oid: u32) -> Self {
+        const SET_CONFIG: u32 = 2078;
+        const SETSEED: u32 = 1599;
+        const CURRVAL: u32 = 1575;
+        const LASTVAL: u32 = 2559;
+        // lo_open, loread and the like: what clients call so nearly always.
+        if matches!(oid, 715 | 764 | 767 | 952..=958 | 964 | 1004 | 3170..=3172 | 3457..=3460) {
+            return Self::default();
+        }
+        let asks = if matches!(oid, CURRVAL | LASTVAL) { Asks::First } else { Asks::Nothing };
+        Self { unclear: matches!(oid, SET_CONFIG | SETSEED), asks, ..Self::everything() }
+    }
+
     /// All that can be asked for.
     pub fn everything() -> Self {
         Self { settings: true, objects: true, locks: true, ..Self::default() }
@@ -66,9 +93,11 @@ pub fn traces(text: &[u8]) -> Option<Box<Traces>> {
     let text = up_to_nul(text);
     let mut traces = read(text, true);
     if text.contains(&b'\\') {
-        traces.add(&read(text, false));
+        let other = read(text, false);
+        traces.add(&other);
+        traces.asks = traces.asks.max(other.asks);
     }
-    (!traces.are_none()).then(|| Box::new(traces))
+    (!traces.are_none() || traces.asks != Asks::Nothing).then(|| Box::new(traces))
 }
 
 fn up_to_nul(text: &[u8]) -> &[u8] {
@@ -122,9 +151,10 @@ fn looks_suspicious(text: &[u8]) -> bool {
             let temp = (b == b'm') & (c == b'p');
             let dblink = (a == b'd') & (b == b'b');
             let setseed = (a == b't') & (b == b's') & (c == b'e');
+            let value = ((a == b'r') & (b == b'r') | (a == b's') & (b == b't')) & (c == b'v');
             // U&"…" may spell any of them.
             let spelled = (a == b'&') & (b == b'"');
-            found |= u8::from(end | config | advisory | temp | dblink | setseed | spelled);
+            found |= u8::from(end | config | advisory | temp | dblink | setseed | value | spelled);
         }
         if at == last {
             return found != 0;
@@ -134,8 +164,8 @@ fn looks_suspicious(text: &[u8]) -> bool {
     }
 }
 
-/// A statement behind the first, or `set_config`, `…advisory_…`, `temp`, `dblink`, `setseed` or `U&"…"` is in it: found by their
-/// rarest letters.
+/// A statement behind the first, or `set_config`, `…advisory_…`, `temp`, `dblink`, `setseed`, `currval`, `lastval` or `U&"…"` is in
+/// it: found by their rarest letters.
 fn is_suspicious(text: &[u8]) -> bool {
     let in_others = |at| {
         is_around(text, at, b"set", b"config")
@@ -146,7 +176,14 @@ fn is_suspicious(text: &[u8]) -> bool {
         || memchr::memchr3_iter(b'_', b'm', b'M', text).any(in_others)
         || memchr::memchr2_iter(b'k', b'K', text).any(|at| is_around(text, at, b"dblin", b""))
         || memchr::memchr2_iter(b'd', b'D', text).any(|at| is_around(text, at, b"setsee", b""))
+        || has_sequence_value(text)
         || has_spelled_name(text)
+}
+
+/// `currval` or `lastval`.
+fn has_sequence_value(text: &[u8]) -> bool {
+    let in_either = |at| is_around(text, at, b"curr", b"al") || is_around(text, at, b"last", b"al");
+    memchr::memchr2_iter(b'v', b'V', text).any(in_either)
 }
 
 /// `U&"…"`: a name in escapes.
@@ -169,12 +206,14 @@ fn is_around(text: &[u8], at: usize, before: &[u8], behind: &[u8]) -> bool {
 fn read(text: &[u8], standard_strings: bool) -> Traces {
     let mut traces = Traces::default();
     let mut lexer = Lexer::new(text, standard_strings);
-    let (mut starts, mut before): (_, &[u8]) = (true, b"");
+    let (mut starts, mut first, mut before): (_, _, &[u8]) = (true, true, b"");
     while let Some(token) = lexer.next() {
         let Ok(token) = token else {
             // Whatever it is.
             traces.add(&Traces::everything());
             traces.unclear |= has_set_config(text) || has_spelled_name(text);
+            traces.asks =
+                if has_sequence_value(text) || has_spelled_name(text) { Asks::First } else { Asks::Nothing };
             return traces;
         };
         let raw = text.get(token.range()).unwrap_or_default();
@@ -182,10 +221,27 @@ fn read(text: &[u8], standard_strings: bool) -> Traces {
             traces.begin(raw, &lexer);
         }
         traces.word(token, before, &lexer);
+        let asks = traces.asks.max(if first { Asks::First } else { Asks::Amid });
+        traces.asks = if asks_for_sequence(token, &lexer) { asks } else { traces.asks };
         starts = token.kind == TokenKind::Punctuation(b';');
+        first &= !starts;
         before = raw;
     }
     traces
+}
+
+/// A call of `currval` or `lastval` starts here.
+fn asks_for_sequence(token: Token, lexer: &Lexer<'_>) -> bool {
+    let mut buffer = [0; names::LONGEST];
+    matches!(token.kind, TokenKind::Word | TokenKind::Quoted)
+        && matches!(names::fold(lexer.text(), token, &mut buffer), Some(b"currval" | b"lastval"))
+        && is_called(lexer)
+}
+
+/// A parenthesis follows.
+fn is_called(lexer: &Lexer<'_>) -> bool {
+    let next = lexer.clone().next().and_then(Result::ok);
+    next.is_some_and(|next| next.kind == TokenKind::Punctuation(b'('))
 }
 
 impl Traces {
@@ -198,6 +254,9 @@ impl Traces {
             self.settings = true;
         } else if is(&["do", "call", "discard"]) {
             self.add(&Self::everything());
+            // Numbers that a block asks for are nearly always those that it has drawn itself.
+            let asks = if has_sequence_value(lexer.text()) { Asks::Amid } else { Asks::Nothing };
+            self.asks = self.asks.max(asks);
         } else if is(&["create", "drop", "declare", "close", "listen", "unlisten", "prepare", "deallocate"]) {
             self.objects = true;
         }
@@ -227,13 +286,9 @@ impl Traces {
             && behind(&["into", "local", "global", "create", "replace"]);
         self.objects |= temporary || name == b"pg_temp" || name.starts_with(b"pg_temp_");
         let locks = name.starts_with(b"pg_advisory_") || name.starts_with(b"pg_try_advisory_");
-        let is_call = || {
-            let next = lexer.clone().next().and_then(Result::ok);
-            next.is_some_and(|next| next.kind == TokenKind::Punctuation(b'('))
-        };
         // Those of a transaction end with it.
         self.locks |= locks && memchr::memmem::find(name, b"xact").is_none();
-        self.unclear |= (name == b"setseed" || name.starts_with(b"dblink")) && is_call();
+        self.unclear |= (name == b"setseed" || name.starts_with(b"dblink")) && is_called(lexer);
         if name == b"set_config" {
             self.set_config(lexer);
         }
@@ -274,6 +329,10 @@ mod tests {
         names(&[])
     }
 
+    fn asks(asks: Asks) -> Traces {
+        Traces { asks, ..Traces::default() }
+    }
+
     fn objects() -> Traces {
         Traces { objects: true, ..Traces::default() }
     }
@@ -311,8 +370,15 @@ mod tests {
             ("EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1", objects()),
             (
                 "SELECT u&\"set\\005fconfig\"('a.b', 'x', false)",
-                Traces { unclear: true, ..Traces::everything() },
+                Traces { unclear: true, asks: Asks::First, ..Traces::everything() },
             ),
+            ("SELECT currval('s')", asks(Asks::First)),
+            ("SELECT pg_catalog.\"lastval\" ()", asks(Asks::First)),
+            ("INSERT INTO t DEFAULT VALUES; SELECT LASTVAL()", asks(Asks::Amid)),
+            ("SELECT 1; SELECT lastval(); SELECT lastval()", asks(Asks::Amid)),
+            ("DO $$ BEGIN PERFORM currval('s'); END $$", Traces { asks: Asks::Amid, ..Traces::everything() }),
+            ("SELECT '\\', currval('s') --'", asks(Asks::First)),
+            ("SELECT lastval(); \u{1}", Traces { asks: Asks::First, ..Traces::everything() }),
             ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", objects()),
             ("SELECT 1; LISTEN a", objects()),
             ("SELECT pg_try_advisory_lock(1)", locks()),
@@ -347,6 +413,7 @@ mod tests {
             "SELECT temp, temporary FROM templates JOIN temp_readings USING (advisory_id)",
             "SELECT pg_advisory_xact_lock(1), pg_try_advisory_xact_lock_shared(2)",
             "SELECT dblinks, setseeds FROM dblink",
+            "SELECT lastval, currval FROM t WHERE lastval IN (1) AND x = 'currval(1)'",
         ] {
             assert_eq!(traces(text.as_bytes()), None, "{text}");
         }
@@ -361,7 +428,14 @@ mod tests {
             "1 into temp",
             "dblink('')",
         ];
-        let words = words.iter().chain(&["U&\"pg\\005ftemp\"", "SetSeed(1)", "1; SET a.b = 1", "1;listen a"]);
+        let words = words.iter().chain(&[
+            "U&\"pg\\005ftemp\"",
+            "SetSeed(1)",
+            "CurrVal('s')",
+            "lastval()",
+            "1; SET a.b = 1",
+            "1;listen a",
+        ]);
         for word in words {
             // At every place of what is looked at together.
             for before in 0..40 {

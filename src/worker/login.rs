@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     client::LoggedIn,
+    config::Currval,
     error::{Printable, Report as _},
     net::wire::Wire,
     pool::{Failure, Pool, Welcome},
@@ -26,6 +27,7 @@ use crate::{
     server::{self, ConnectError, ServerLogin},
     session::{
         params::{self, Label, Params},
+        sequences::{Habit, Sequences},
         state::{ClientSession, ServerSession},
     },
     worker::process::pid_of,
@@ -136,6 +138,9 @@ impl Worker {
             return false;
         };
         client.session.log_in(label);
+        let application = client.session.label.get("application_name").unwrap_or_default();
+        let known = shard.pool.database.habits.of(&shard.pool.key.user, application);
+        client.session.sequences = Sequences::with(known.max(habit_of(self.config.settings.currval)));
         client.info.wanted = Params::default();
         if let Some(stats) = shard.pool.shards.get(self.id).map(|s| &s.stats) {
             stats.logins.add(1);
@@ -154,6 +159,16 @@ impl Worker {
         self.send_to_client(slot, &bytes);
         self.look_later_at_client(slot);
         true
+    }
+
+    /// A client asks for the last numbers of sequences: others of its kind will too.
+    pub(super) fn note_habit(&self, slot: usize, habit: Habit) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let Some(shard) = self.shards.get(client.shard) else { return };
+        let application = client.session.label.get("application_name").unwrap_or_default();
+        let (database, user) = (&shard.pool.key.database, &shard.pool.key.user);
+        tracing::info!(database, user, application = %Printable(application), "clients ask for currval() or lastval(): {}", habit.told());
+        shard.pool.database.habits.learn(user, application, habit);
     }
 
     /// A server for a client that is logging in.
@@ -397,6 +412,15 @@ impl Failure {
             retry_at: std::time::Instant::now() + pause,
             pause,
         }
+    }
+}
+
+/// What is expected of a client that nobody knows.
+fn habit_of(currval: Currval) -> Habit {
+    match currval {
+        Currval::Learn => Habit::Never,
+        Currval::Transaction => Habit::Amid,
+        Currval::Session => Habit::Later,
     }
 }
 

@@ -299,6 +299,7 @@ impl Worker {
         };
         let (used, stop) = upstream.translate(input, &mut out);
         let (counts, flush) = (upstream.counts, upstream.flush);
+        let habit = client.session.sequences.take_news();
         let bytes = out.finish();
         let sent = if bytes.is_empty() { Ok(()) } else { server.conn.send(bytes) };
         if let Some(stats) = shard.pool.shards.get(self.id).map(|s| &s.stats) {
@@ -312,6 +313,9 @@ impl Worker {
             server.query_start = self.now;
         }
         self.staging = reusable(staging);
+        if let Some(habit) = habit {
+            self.note_habit(slot, habit);
+        }
         if sent.is_err() {
             // What the server said before it went away is still to be read.
             self.look_later_at_server(server_slot);

@@ -86,6 +86,7 @@ impl Worker {
         let (transactions, ready, fatal) = (downstream.transactions, downstream.ready, downstream.fatal);
         let (error, ended, told) = (downstream.error, downstream.ended, Replied::of(&downstream));
         let terminated = downstream.terminated;
+        let habit = downstream.client.sequences.take_news();
         if !downstream.request.is_empty() {
             // If the server is gone, reading will tell.
             let _ = server.conn.send(&downstream.request);
@@ -102,6 +103,9 @@ impl Worker {
         }
         if let (true, Some(client)) = (server.session.take_all_reset(), client_slot) {
             self.reset_settings(client);
+        }
+        if let (Some(habit), Some(client)) = (habit, client_slot) {
+            self.note_habit(client, habit);
         }
         self.note_replies(slot, told);
         let passes = self.hold_back(slot, bytes, ready, error);

@@ -13,6 +13,7 @@ mod bad_input;
 mod cancel;
 mod console;
 mod copy;
+mod currval;
 mod demo;
 mod disconnect;
 mod discovery;

@@ -285,6 +285,31 @@ fn nothing_is_left_behind_by_a_client_that_is_gone() {
 }
 
 /// A setting whose name is not told keeps the server until the client leaves.
+/// FunctionCall names a function by its number (pg_proc.dat).
+#[test]
+fn what_function_calls_leave_is_noticed() {
+    const SET_CONFIG: u32 = 2078;
+    const ADVISORY_LOCK: u32 = 2880;
+    const ADVISORY_UNLOCK: u32 = 2884;
+    let (_database, pooler) = turning();
+    let mut other = pooler.connect();
+    for (binds, ends, reason) in [
+        (function_call(ADVISORY_LOCK, &["77"]), function_call(ADVISORY_UNLOCK, &["77"]), "advisory lock"),
+        (function_call(SET_CONFIG, &["app.tenant", "a", "f"]), query("DISCARD ALL"), "setting"),
+    ] {
+        let mut client = pooler.connect();
+        client.send(&binds);
+        client.ready(1);
+        assert_eq!(pinned(&pooler), [reason]);
+        for _ in 0..4 {
+            assert_eq!(other.sql("SELECT current_setting('app.tenant', true) = 'a'"), ["NULL"]);
+        }
+        client.send(&ends);
+        client.ready(1);
+        assert!(pinned(&pooler).is_empty(), "{reason}");
+    }
+}
+
 #[test]
 fn setting_of_unknown_name_binds_the_server() {
     let (_database, pooler) = turning();

@@ -14,6 +14,7 @@ const EXAMPLES: &[(&str, &str, &str, &str)] = &[
     ("client_placement", r#""even""#, "even", r#""evenly""#),
     ("pool_mode", r#""session""#, "session", r#""sesion""#),
     ("session_state", r#""always""#, "always", r#""never""#),
+    ("currval", r#""session""#, "session", r#""server""#),
     ("default_pool_size", "5", "5", r#""many""#),
     ("min_pool_size", "3", "3", "21"),
     ("reserve_pool_size", "4", "4", "1.5"),

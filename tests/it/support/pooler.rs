@@ -221,6 +221,11 @@ impl Pooler {
         Raw::login(self.port, role, &self.database, &password_of(role))
     }
 
+    /// A connection of `app` with further startup parameters.
+    pub fn connect_with(&self, more: &[(&str, &str)]) -> Raw {
+        Raw::login_with(self.port, "app", &self.database, &password_of("app"), more)
+    }
+
     /// A console session.
     pub fn admin(&self) -> Raw {
         Raw::login(self.port, "admin", "pooler", &password_of("admin"))

@@ -1,0 +1,191 @@
+//! `currval()` and `lastval()`: right, or an error, and never a number that another client has drawn.
+//!
+//! A server keeps the last number of each sequence that its session has drawn (sequence.c), by `nextval()`, by a
+//! default, in a trigger: no text tells. So a server is the only one to know, and it would tell whoever asks. It forgets
+//! with DISCARD SEQUENCES, which goes in front where the numbers may be another client's: before the transactions of
+//! clients that are known to ask, and before the first question of others. Then the server says itself that there is
+//! no number yet. A client that asks outside of a transaction block wants a number of an earlier one: its server
+//! stays with it from then on.
+
+use super::{
+    downstream::Downstream,
+    outgoing::Outgoing,
+    pipeline::Expected,
+    state::{ClientSession, NOBODY, SOMEBODY, ServerSession},
+    statements,
+    traces::Asking,
+    upstream::Upstream,
+};
+use crate::{
+    protocol::{
+        TransactionStatus,
+        backend::{self as be, error_field},
+        encode,
+        frame::split_cstr,
+        frontend as fe,
+    },
+    sql::traces::Asks,
+};
+
+const DISCARD: &str = "DISCARD SEQUENCES";
+/// Of the statement and the portal that carry it in the extended protocol.
+const NAME: &[u8] = b"pooler sequences";
+
+/// How a client asks for the last numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Habit {
+    #[default]
+    Never,
+    /// In the transaction that has drawn them.
+    Amid,
+    /// Later.
+    Later,
+}
+
+impl Habit {
+    /// What it means for the client's servers.
+    pub fn told(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Amid => "servers forget the numbers of others in front of their transactions",
+            Self::Later => "they keep their servers, because they ask for numbers of earlier transactions",
+        }
+    }
+}
+
+/// What is known of a client.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sequences {
+    habit: Habit,
+    /// It has changed, and nobody has been told.
+    news: bool,
+    /// Another server, or the numbers of others, were in the way.
+    lost: bool,
+}
+
+impl Sequences {
+    /// Of a client whose like are known.
+    pub fn with(habit: Habit) -> Self {
+        Self { habit, ..Self::default() }
+    }
+
+    /// What others of its kind are to be known by.
+    pub fn take_news(&mut self) -> Option<Habit> {
+        std::mem::take(&mut self.news).then_some(self.habit)
+    }
+
+    fn learn(&mut self, habit: Habit) {
+        self.news |= habit > self.habit;
+        self.habit = self.habit.max(habit);
+    }
+}
+
+impl ServerSession {
+    /// Numbers are the client's matter in session mode, and nobody draws any at a standby.
+    fn minds_sequences(&self) -> bool {
+        self.asking != Asking::Never && self.in_hot_standby != Some(true)
+    }
+
+    /// A client's transaction begins here. Returns what has to go in front.
+    pub(super) fn meet_sequences(&mut self, client: &mut ClientSession) -> Option<&'static str> {
+        let minds = self.minds_sequences();
+        self.bonds.sequences = minds && client.sequences.habit == Habit::Later;
+        if self.sequences_of == client.id {
+            return None;
+        }
+        let forget = minds && client.sequences.habit != Habit::Never && self.sequences_of != NOBODY;
+        client.sequences.lost |= client.sequences.habit != Habit::Never;
+        self.sequences_of = if forget || self.sequences_of == NOBODY { client.id } else { SOMEBODY };
+        forget.then_some(DISCARD)
+    }
+}
+
+impl Upstream<'_> {
+    /// A text asks for numbers. `query`: it comes in a Query.
+    pub(super) fn ask_for_sequences(&mut self, asks: Asks, query: bool, out: &mut Outgoing<'_>) {
+        if asks == Asks::Nothing || !self.server.minds_sequences() {
+            return;
+        }
+        let later = asks == Asks::First && self.server.status == TransactionStatus::Idle;
+        self.client.sequences.learn(if later { Habit::Later } else { Habit::Amid });
+        self.server.bonds.sequences |= later;
+        // It refuses the question as well.
+        let refuses = self.server.status == TransactionStatus::Failed;
+        if refuses || matches!(self.server.sequences_of, owner if owner == self.client.id) {
+            return;
+        }
+        self.client.sequences.lost = true;
+        self.server.sequences_of = self.client.id;
+        let pipeline = &mut self.server.pipeline;
+        if query && pipeline.is_closed() {
+            pipeline.push(Expected::InjectedDiscard);
+            encode::query(out.inject(), DISCARD);
+            return;
+        }
+        // A Query would end the implicit transaction.
+        let mut text_and_types = DISCARD.as_bytes().to_vec();
+        text_and_types.extend_from_slice(b"\0\0\0");
+        let staged = out.inject();
+        statements::write_close(staged, NAME);
+        statements::write_parse(staged, NAME, &text_and_types);
+        encode::message(staged, fe::BIND, |b| {
+            encode::cstr(b, NAME);
+            encode::cstr(b, NAME);
+            b.extend_from_slice(&[0; 6]);
+        });
+        encode::message(staged, fe::EXECUTE, |b| {
+            encode::cstr(b, NAME);
+            b.extend_from_slice(&[0; 4]);
+        });
+        statements::write_close(staged, NAME);
+        for expected in [
+            Expected::InjectedStep,
+            Expected::InjectedStep,
+            Expected::InjectedStep,
+            Expected::InjectedExecute,
+            Expected::InjectedStep,
+        ] {
+            pipeline.push(expected);
+        }
+    }
+}
+
+impl Downstream<'_> {
+    /// The server was to forget the numbers, and says no. In a failed transaction it refuses the question too; otherwise
+    /// the client must not get what comes.
+    pub(super) fn discard_refused(&mut self, message: &[u8], body: &[u8]) {
+        self.server.sequences_of = SOMEBODY;
+        if error_field(body, b'C') != Some(b"25P02") {
+            self.server.injected_failed = Some(message.into());
+        }
+    }
+
+    /// There is no number, perhaps because of pooler: the error with a hint. From here on the client keeps its server.
+    pub(super) fn hinted(&mut self, error: &[u8]) -> Option<Vec<u8>> {
+        if error_field(error, b'C') != Some(b"55000") || !self.client.sequences.lost {
+            return None;
+        }
+        let about = matches!(error_field(error, b'R'), Some(b"currval_oid" | b"lastval"));
+        if !about || error_field(error, b'H').is_some() {
+            return None;
+        }
+        self.client.sequences.learn(Habit::Later);
+        let hint = "The number was drawn on another server connection of pooler, or the client was not known to ask for it. \
+            From now on clients with this application_name keep their server: run it again. \
+            INSERT … RETURNING needs neither; see also the setting \"currval\".";
+        let mut hinted = Vec::new();
+        encode::message(&mut hinted, be::ERROR_RESPONSE, |b| {
+            let mut rest = error;
+            while let Some((&code, tail)) = rest.split_first().filter(|(code, _)| **code != 0) {
+                let Some((value, tail)) = split_cstr(tail) else { break };
+                b.push(code);
+                encode::cstr(b, value);
+                rest = tail;
+            }
+            b.push(b'H');
+            encode::cstr(b, hint.as_bytes());
+            b.push(0);
+        });
+        Some(hinted)
+    }
+}
