@@ -136,6 +136,9 @@ settings! {
         /// Further server connections that a pool may open when a client has waited for
         /// `reserve_pool_timeout`.
         reserve_pool_size: u32 = "0", COUNT, Live;
+        /// Further server connections that a pool may open in the place of those that stay with a client between its transactions
+        /// (temporary tables, advisory locks and the like: `SHOW PINS`). Those above count in `default_pool_size`.
+        pinned_pool_size: u32 = "5", COUNT, Live, "Not in PgBouncer.";
         /// How long a client waits before the reserve is opened; 0: no reserve.
         reserve_pool_timeout: Duration = "5", Time, Live;
         /// Clients that may be connected, with and without login. More get an error. Users of the console
@@ -211,6 +214,9 @@ settings! {
         transaction_timeout: Duration = "0", Time, Live;
         /// A client that does nothing inside a transaction for longer is disconnected; 0: never.
         idle_transaction_timeout: Duration = "0", Time, Live;
+        /// A client whose session keeps a server for it alone (`SHOW PINS`) and that sends nothing for so long is disconnected; 0:
+        /// never.
+        pinned_idle_timeout: Duration = "0", Time, Live, "Not in PgBouncer.";
         /// A client that does nothing outside of transactions for longer is disconnected; 0: never.
         client_idle_timeout: Duration = "0", Time, Live;
         /// Longest time for a client to log in, the wait for a first server included: so long a client waits for a server

@@ -48,6 +48,8 @@ pub struct PoolSettings {
     pub size: u32,
     pub min_size: u32,
     pub reserve_size: u32,
+    /// Servers that stay with their clients and do not count in `size`.
+    pub pinned_size: u32,
     pub reserve_timeout: Duration,
     pub server_lifetime: Duration,
     pub connect: ConnectSpec,
@@ -106,6 +108,8 @@ pub struct Pool {
     pub database: Arc<DatabaseState>,
     pub user_servers: Arc<Budget>,
     servers: Budget,
+    /// Servers that stay with their clients, and do not count in `servers`.
+    pinned: Budget,
     credentials: Mutex<Credentials>,
     welcome: Mutex<Option<Arc<Welcome>>>,
     /// Startup parameters that a server has accepted, and the label it made of them.
@@ -127,6 +131,8 @@ pub struct Shard {
     pub stats: ShardStats,
     /// Requests by the reason for which they came to this node.
     pub routes: Routes,
+    /// How often servers came to stay with their clients, by the number of the reason.
+    pub pins: Routes,
 }
 
 /// Most sets of startup parameters that are remembered as good.
@@ -149,6 +155,8 @@ impl Pool {
         let credentials = settings.connect.credentials.clone();
         let servers = Budget::default();
         servers.set_limit(settings.size);
+        let pinned = Budget::default();
+        pinned.set_limit(settings.pinned_size);
         Self {
             key,
             seat,
@@ -160,6 +168,7 @@ impl Pool {
             database,
             user_servers,
             servers,
+            pinned,
             credentials: Mutex::new(credentials),
             welcome: Mutex::new(None),
             accepted: Mutex::new(HashMap::new()),
@@ -177,6 +186,7 @@ impl Pool {
     /// Puts new settings in force. `recycle`: servers that are open now are not to be used again.
     pub fn configure(&self, settings: PoolSettings, recycle: bool) {
         self.servers.set_limit(settings.size);
+        self.pinned.set_limit(settings.pinned_size);
         // What a client has proved stays as long as the configuration says what it said then.
         if settings.connect.credentials != self.settings().connect.credentials {
             *lock(&self.credentials) = settings.connect.credentials.clone();
@@ -297,6 +307,22 @@ impl Pool {
         self.servers.release();
         self.database.servers.release();
         self.user_servers.release();
+    }
+
+    /// A server stays with its client: another may be opened in its place, if the budget for that is not used up.
+    pub fn set_apart(&self) -> bool {
+        // 0 is none here.
+        let apart = self.pinned.limit() > 0 && self.pinned.acquire(0);
+        if apart {
+            self.servers.release();
+        }
+        apart
+    }
+
+    /// It is like others again, although there may be too many now: what is free is closed then.
+    pub fn take_back(&self) {
+        self.pinned.release();
+        self.servers.acquire(u32::MAX);
     }
 
     /// Servers that are open or being opened.

@@ -448,6 +448,7 @@ fn settings(
         size: config.pool_size(database, &user).unwrap_or(0),
         min_size: config.min_pool_size(database, &user),
         reserve_size: config.reserve_pool_size(database, &user),
+        pinned_size: config.settings.pinned_pool_size,
         reserve_timeout: global.reserve_pool_timeout,
         server_lifetime: config.server_lifetime(database),
         connect: ConnectSpec {

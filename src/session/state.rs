@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    bonds::Bonds,
     effects::Effects,
     ending::{Ending, Outcome},
     params::{Label, Labels},
@@ -10,7 +11,7 @@ use super::{
     resets::Resets,
     sequences::Sequences,
     statements::{ClientStatements, Registry, ServerStatements},
-    traces::{Asking, Bonds, Traces},
+    traces::{Asking, Traces},
 };
 use crate::protocol::TransactionStatus;
 

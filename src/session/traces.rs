@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::{
+    bonds::{Bond, Bonds},
     downstream::Downstream,
     params::{Label, Params, quote_literal},
     pipeline::Expected,
@@ -60,7 +61,7 @@ struct Answer {
     about: sql::traces::Traces,
     settings: Vec<(String, String)>,
     /// Why the server cannot be given to others.
-    objects: Option<&'static str>,
+    objects: Option<Bond>,
     locks: bool,
     /// It was not understood.
     unclear: bool,
@@ -144,12 +145,12 @@ impl Answer {
                 let bytes = self.settings.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
                 (bytes + name.len() + value.len() <= MOST_BYTES).then(|| self.settings.push((name, value)))
             }
-            b"b" if name == ADVISORY.as_bytes() => {
+            b"b" if name == Bond::Advisory.as_str().as_bytes() => {
                 self.locks = true;
                 Some(())
             }
             b"b" => {
-                self.objects = Some(object(name)?);
+                self.objects = Some(Bond::object(name)?);
                 Some(())
             }
             _ => None,
@@ -157,55 +158,12 @@ impl Answer {
     }
 }
 
-/// What binds a server to its client: each until it is gone by itself.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Bonds {
-    /// Something that nobody can ask for: it stays until the client leaves.
-    stays: Option<&'static str>,
-    /// A library: it stays even where the client has made its session as new.
-    loaded: bool,
-    authorization: bool,
-    /// It asks for numbers that it has drawn in an earlier transaction.
-    pub(super) sequences: bool,
-    objects: Option<&'static str>,
-    locks: bool,
-}
-
 impl Bonds {
-    /// Why the server stays with its client, if it does.
-    pub fn reason(&self) -> Option<&'static str> {
-        let named = |there: bool, name| there.then_some(name);
-        let others = || named(self.loaded, LOAD).or(self.objects).or(named(self.locks, ADVISORY));
-        let first = self.stays.or(named(self.authorization, AUTHORIZATION)).or_else(others);
-        first.or(named(self.sequences, CURRVAL))
-    }
-
-    /// Nothing binds it any more; whether something did.
-    pub fn cut(&mut self) -> bool {
-        std::mem::take(self).reason().is_some()
-    }
-
-    /// The client has made its session as new.
-    pub(super) fn discard(&mut self) {
-        self.stays = None;
-        self.sequences = false;
-    }
-
-    /// A statement has ended with this tag: it holds until an answer says otherwise.
-    pub(super) fn on_tag(&mut self, tag: &[u8]) {
-        match tag {
-            b"PREPARE" => self.objects = Some(PREPARE),
-            b"LISTEN" => self.objects = Some(LISTEN),
-            b"LOAD" => self.loaded = true,
-            _ => {}
-        }
-    }
-
     /// Takes over what the answer is about; returns what there is, if nothing bound the server before.
-    fn learn(&mut self, answer: &Answer) -> Option<&'static str> {
+    fn learn(&mut self, answer: &Answer) -> Option<Bond> {
         let was_free = self.reason().is_none();
         if answer.unclear || answer.about.unclear {
-            self.stays = Some("setting");
+            self.stays = Some(Bond::Setting);
         }
         if answer.about.objects {
             self.objects = answer.objects;
@@ -213,23 +171,9 @@ impl Bonds {
         if answer.about.locks {
             self.locks = answer.locks;
         }
-        self.objects.or(self.locks.then_some(ADVISORY)).filter(|_| was_free)
+        self.objects.or(self.locks.then_some(Bond::Advisory)).filter(|_| was_free)
     }
 }
-
-/// An object of a session, in words of its own.
-fn object(name: &[u8]) -> Option<&'static str> {
-    [TEMPORARY, CURSOR, LISTEN, PREPARE].into_iter().find(|known| known.as_bytes() == name)
-}
-
-const CURRVAL: &str = "currval";
-const LOAD: &str = "LOAD";
-const TEMPORARY: &str = "temporary objects";
-const CURSOR: &str = "cursor WITH HOLD";
-const LISTEN: &str = "LISTEN";
-const PREPARE: &str = "PREPARE";
-const ADVISORY: &str = "advisory lock";
-const AUTHORIZATION: &str = "SESSION AUTHORIZATION";
 
 impl Downstream<'_> {
     /// ReadyForQuery has come. True if the server is asked first, and the client is told later.
@@ -258,7 +202,7 @@ impl Downstream<'_> {
         if self.client.passing > 0 {
             // Data of a COPY that has failed is on its way: a question would land in the middle of it.
             if suspected {
-                server.bonds.stays = Some("COPY");
+                server.bonds.stays = Some(Bond::Copy);
             }
             return false;
         }
@@ -301,7 +245,7 @@ impl Downstream<'_> {
         }
         let found = server.bonds.learn(&answer).filter(|_| !answer.suspected);
         if let Some(found) = found {
-            server.traces.surprise = Some(found.to_owned());
+            server.traces.surprise = Some(found.as_str().to_owned());
         }
         server.bonds.authorization = server.foreign.role;
         let about = &answer.about;
@@ -375,16 +319,16 @@ mod tests {
         let mut bonds = Bonds::default();
         bonds.on_tag(b"PREPARE");
         let locked = Answer { about: about(false, false, true), locks: true, ..Answer::default() };
-        assert_eq!((bonds.learn(&locked), bonds.reason()), (None, Some(PREPARE)));
+        assert_eq!((bonds.learn(&locked), bonds.reason()), (None, Some(Bond::Prepare)));
         bonds.authorization = true;
-        assert_eq!((bonds.learn(&locked), bonds.reason()), (None, Some(AUTHORIZATION)));
+        assert_eq!((bonds.learn(&locked), bonds.reason()), (None, Some(Bond::Authorization)));
         bonds.authorization = false;
-        assert_eq!(bonds.reason(), Some(PREPARE));
+        assert_eq!(bonds.reason(), Some(Bond::Prepare));
         bonds.learn(&Answer { about: about(true, true, false), ..Answer::default() });
-        assert_eq!(bonds.reason(), Some(ADVISORY));
+        assert_eq!(bonds.reason(), Some(Bond::Advisory));
         bonds.learn(&Answer { about: about(false, false, true), ..Answer::default() });
         assert_eq!(bonds.reason(), None);
-        assert_eq!(bonds.learn(&locked), Some(ADVISORY));
+        assert_eq!(bonds.learn(&locked), Some(Bond::Advisory));
         assert!(bonds.cut() && !bonds.cut());
     }
 
@@ -396,7 +340,7 @@ mod tests {
         traces.row(&row(&["b", "LISTEN", ""]));
         let answer = traces.asked.unwrap();
         assert_eq!(answer.settings, [("app.x".to_owned(), "ü'".to_owned())]);
-        assert_eq!((answer.objects, answer.locks, answer.unclear), (Some(LISTEN), false, false));
+        assert_eq!((answer.objects, answer.locks, answer.unclear), (Some(Bond::Listen), false, false));
         let long = "61".repeat(MOST_BYTES);
         for wrong in
             [row(&["s", "x", "c3"]), row(&["s", "x", "6"]), row(&["s", "x", "zz"]), row(&["?", "x", ""])]

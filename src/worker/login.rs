@@ -312,6 +312,7 @@ impl Worker {
             generation,
             pending: login.leftover,
             since: self.now,
+            pin: None,
             transaction_start: 0,
             query_start: 0,
             answered: 0,

@@ -23,6 +23,7 @@ mod lost;
 pub(crate) mod memory;
 pub(crate) mod message;
 mod own;
+mod pins;
 mod portals;
 pub(crate) mod process;
 mod queue;

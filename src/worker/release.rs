@@ -9,7 +9,7 @@ use crate::{
     config::{PoolMode, SessionState},
     error::Report,
     protocol::{TransactionStatus, backend, encode, frame::HEADER},
-    session::{pipeline::Expected, state::NOBODY, traces::Asking},
+    session::{bonds::Bond, pipeline::Expected, state::NOBODY, traces::Asking},
     worker::process::pid_of,
 };
 
@@ -35,6 +35,8 @@ pub(crate) enum ClientError {
     IdleTransaction,
     #[error("client_idle_timeout")]
     ClientIdle,
+    #[error("pinned_idle_timeout")]
+    PinnedIdle(Bond),
     #[error("client_login_timeout (server down)")]
     LoginWait(NoServer),
     #[error("server conn crashed?")]
@@ -81,7 +83,7 @@ impl Report for ClientError {
             },
             Self::Query | Self::Transaction => "57014",
             Self::IdleTransaction => "25P03",
-            Self::ClientIdle => "57P05",
+            Self::ClientIdle | Self::PinnedIdle(_) => "57P05",
             Self::ServerGone => "08006",
             Self::Killed(_) => "57P01",
             // Passes by itself, as PostgreSQL says it when it does not take connections at the moment.
@@ -108,6 +110,12 @@ impl Report for ClientError {
             Self::Transaction => "See transaction_timeout.",
             Self::IdleTransaction => "See idle_transaction_timeout.",
             Self::ClientIdle => "See client_idle_timeout.",
+            Self::PinnedIdle(bond) => {
+                return Some(format!(
+                    "Something of its session ({}) kept a server for it alone, which it did not use: see pinned_idle_timeout.",
+                    bond.as_str()
+                ));
+            }
             Self::Parameter(_) => {
                 "There are pooler.route (auto, primary, replica), pooler.read_consistency (strict, fresh, session, eventual, \
                  primary) and pooler.read_after (a token of SHOW pooler.lsn)."
@@ -200,6 +208,8 @@ impl Worker {
         }
         server.end_work();
         server.session.outlived = false;
+        self.unpin(slot);
+        let Some(server) = self.servers.get_mut(slot) else { return };
         if let Some(reason) = server.session.why_spoiled() {
             return self.close_server(slot, reason);
         }
@@ -379,6 +389,7 @@ impl Worker {
         if self.servers.get(slot).is_some_and(|s| s.state == ServerState::Idle) {
             self.remove_idle(slot);
         }
+        self.unpin(slot);
         let Some(mut server) = self.servers.try_remove(slot) else { return };
         server.leave_unknown();
         server.end_work();

@@ -207,8 +207,14 @@ impl Worker {
         if mode == PoolMode::Statement && server.session.status != TransactionStatus::Idle {
             return self.fail_client(client_slot, &ClientError::TransactionInStatementMode);
         }
-        let kept = mode == PoolMode::Session || server.session.bonds.reason().is_some();
-        if !kept && server.session.is_free() && client.session.passing == 0 {
+        if mode == PoolMode::Session || !server.session.is_free() || client.session.passing > 0 {
+            return;
+        }
+        let bond = server.session.bonds.reason();
+        if bond.is_some() || server.pin.is_some() {
+            self.note_pin(slot, bond);
+        }
+        if bond.is_none() {
             self.release(client_slot, slot);
         }
     }

@@ -7,7 +7,10 @@ use super::{
     client::{Client, ClientState},
     server::ServerState,
 };
-use crate::config::{PeerAddr, PoolMode};
+use crate::{
+    config::{PeerAddr, PoolMode},
+    session::bonds::Bond,
+};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +96,8 @@ pub(crate) struct ServerRow {
     pub(crate) prepared_statements: usize,
     /// What keeps it with its client; or nothing.
     pub(crate) pinned: &'static str,
+    /// Microseconds that its client has kept it.
+    pub(crate) pinned_for: u64,
 }
 
 impl Worker {
@@ -213,7 +218,8 @@ impl Worker {
                 tls: server.info.tls.clone(),
                 application_name: name_in(&server.session.label),
                 prepared_statements: server.session.statements.len(),
-                pinned: server.session.bonds.reason().unwrap_or_default(),
+                pinned: server.session.bonds.reason().map_or("", Bond::as_str),
+                pinned_for: server.pin.map_or(0, |pin| self.now.saturating_sub(pin.since)),
             })
             .collect()
     }

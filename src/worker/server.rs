@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{conn::Conn, long::Pace, message::CancelJob, routed::Routed};
+use super::{conn::Conn, long::Pace, message::CancelJob, pins::Pin, routed::Routed};
 use crate::{pool::Pool, protocol::BackendKeyData, server::CancelTarget, session::state::ServerSession};
 
 /// Where a server stands.
@@ -40,6 +40,8 @@ pub(crate) struct Server {
     pub(crate) id: u64,
     /// Its client has it until it leaves (pool mode `session`).
     pub(crate) session_client: bool,
+    /// Why its client keeps it between transactions, if it does.
+    pub(crate) pin: Option<Pin>,
     /// The pool's generation when it was opened.
     pub(crate) generation: u64,
     /// The start of a message whose rest has not come.

@@ -257,6 +257,10 @@ fn linked_error(config: &Config, client: &Client, server: &Server, now: u64) -> 
     }
     if server.session.is_free() {
         // In session mode, or pinned: the client has the server, but nothing for it to do.
+        let longest = Some(config.settings.pinned_idle_timeout);
+        if let Some(pin) = server.pin.filter(|pin| over(longest, pin.since.max(server.answered))) {
+            return Some(ClientError::PinnedIdle(pin.bond));
+        }
         return over(config.client_idle_timeout(user), client.since.max(server.answered))
             .then_some(ClientError::ClientIdle);
     }

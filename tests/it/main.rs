@@ -31,6 +31,7 @@ mod own_portals;
 mod own_settings;
 mod parameters;
 mod patroni;
+mod pins;
 mod pipeline;
 mod prepared;
 mod program;

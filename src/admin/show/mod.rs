@@ -2,6 +2,7 @@
 
 mod connections;
 mod nodes;
+mod pins;
 mod pools;
 mod settings;
 mod stats;
@@ -33,6 +34,7 @@ static SHOWS: &[(&str, Columns)] = &[
     ("TOTALS", stats::TOTALS),
     ("NODES", nodes::NODES),
     ("ROUTES", nodes::ROUTES),
+    ("PINS", pins::PINS),
     ("CONFIG", settings::CONFIG),
     ("LISTS", &[("list", Text), ("items", Int8)]),
     ("STATE", &[("key", Text), ("value", Text)]),
@@ -65,6 +67,7 @@ pub(super) async fn rows(commands: &Commands, what: &str) -> Vec<Row> {
         "TOTALS" => stats::totals(commands),
         "NODES" => nodes::nodes(commands),
         "ROUTES" => nodes::routes(commands),
+        "PINS" => pins::pins(commands).await,
         "CONFIG" => settings::config(commands),
         "LISTS" => lists(commands).await,
         "STATE" => state(commands),
