@@ -112,6 +112,7 @@ impl Session {
             now: 0,
             counts: Default::default(),
             flush: false,
+            hidden: None,
             refuses: false,
         };
         upstream.translate(request, &mut out);

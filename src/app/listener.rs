@@ -207,7 +207,7 @@ async fn open(accepted: Accepted, process: Arc<Process>, commands: Arc<Commands>
             if let Some(database) = &client.database {
                 process.nodes_were_looked_for(database).await;
             }
-            hand_on(client, &process, &commands);
+            hand_on(client, &process, &commands).await;
         }
         Ok(Opened::Cancel(request)) => cancel(&request, &process).await,
         // The client has been told, and the log too.
@@ -215,7 +215,7 @@ async fn open(accepted: Accepted, process: Arc<Process>, commands: Arc<Commands>
     }
 }
 
-fn hand_on(client: Box<LoggedIn>, process: &Arc<Process>, commands: &Arc<Commands>) {
+async fn hand_on(client: Box<LoggedIn>, process: &Arc<Process>, commands: &Arc<Commands>) {
     tracing::debug!(database = client.database_name, user = client.user, "client has proved who it is");
     let Some(database) = &client.database else {
         let Some(worker) = process.place(false) else { return };
@@ -229,6 +229,7 @@ fn hand_on(client: Box<LoggedIn>, process: &Arc<Process>, commands: &Arc<Command
         pool.offer_credentials(&credentials);
     }
     process.watch(&pool);
+    process.functions_were_looked_at(&pool).await;
     let moves = pool.settings().mode != PoolMode::Session;
     let Some(worker) = process.place(moves) else { return };
     worker.send(Message::Client { login: client, pool });

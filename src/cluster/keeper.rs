@@ -1,4 +1,4 @@
-//! Keeps the snapshot of a database's catalog: one task for each cluster. It reads the primary's: replicas may be behind.
+//! Keeps the snapshot of a database's catalog: one task for each. It reads the primary's: replicas may be behind.
 //!
 //! A snapshot is taken when there is none, after every change that passed through pooler, and when the database looks
 //! different (a cheap question, now and then: others change it too).
@@ -25,6 +25,8 @@ const GAP: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(1);
 /// So long a snapshot is good while the primary does not answer.
 const LASTS: Duration = Duration::from_secs(60);
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
 /// How long the server may take.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -38,21 +40,79 @@ enum KeeperError {
     Rows(#[from] CatalogError),
 }
 
-/// Runs until the cluster is dropped or stopped. `spec_of`: how to log in at a node.
-pub async fn keep_catalog<S>(cluster: Arc<Cluster>, spec_of: S)
+/// Whose snapshot it is.
+pub trait Source: Send + Sync + 'static {
+    fn database(&self) -> &str;
+    fn catalog(&self) -> &CatalogState;
+    /// The node that tells.
+    fn primary(&self) -> Option<usize>;
+    fn is_stopped(&self) -> bool;
+    /// Nobody needs it for now, and the connection may be in somebody's way.
+    fn rests(&self) -> bool;
+    /// A new snapshot is about to be put in force.
+    fn taken(&self, catalog: &Catalog);
+    /// What happens while there is none, for the log.
+    fn without(&self) -> &'static str;
+}
+
+impl Source for Cluster {
+    fn database(&self) -> &str {
+        &self.database
+    }
+
+    fn catalog(&self) -> &CatalogState {
+        &self.catalog
+    }
+
+    fn primary(&self) -> Option<usize> {
+        self.primary()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.is_stopped()
+    }
+
+    fn rests(&self) -> bool {
+        false
+    }
+
+    fn taken(&self, catalog: &Catalog) {
+        if catalog.has_async_commits() {
+            self.note_async_commits();
+        }
+        if let Some(poison) = catalog.poison() {
+            tracing::warn!(
+                database = self.database,
+                "all reads stay on the primary: {poison} is used without being mentioned and is not known to be safe"
+            );
+        }
+    }
+
+    fn without(&self) -> &'static str {
+        "all requests go to the primary"
+    }
+}
+
+/// Runs until the source is dropped or stopped. `spec_of`: how to log in at a node.
+pub async fn keep_catalog<T, S>(source: Arc<T>, spec_of: S)
 where
+    T: Source,
     S: Fn(usize) -> ConnectSpec + Send + Sync + 'static,
 {
-    let wake = Arc::clone(&cluster.catalog.wake);
+    let wake = Arc::clone(&source.catalog().wake);
     let mut keeper = Keeper {
-        cluster: Arc::downgrade(&cluster),
+        source: Arc::downgrade(&source),
         session: None,
         seen: None,
         looked: Instant::now(),
         complained: false,
     };
-    drop(cluster);
+    drop(source);
     loop {
+        if keeper.rests() {
+            wake.notified().await;
+            continue;
+        }
         let pause = match keeper.look(&spec_of).await {
             Ok(true) => LOOK,
             Ok(false) => {
@@ -70,86 +130,101 @@ where
     }
 }
 
-struct Keeper {
-    cluster: Weak<Cluster>,
+struct Keeper<T> {
+    source: Weak<T>,
     /// At this node.
     session: Option<(usize, OwnSession)>,
-    /// The database's signature when the snapshot was taken, and the number of changes seen until then.
-    seen: Option<(String, u64)>,
+    /// The snapshot, and the database's signature when it was taken.
+    seen: Option<(String, Arc<Catalog>)>,
     /// When the database last said whether the snapshot is right.
     looked: Instant,
     complained: bool,
 }
 
-impl Keeper {
+impl<T: Source> Keeper<T> {
+    fn source(&self) -> Option<Arc<T>> {
+        self.source.upgrade().filter(|source| !source.is_stopped())
+    }
+
+    /// Nothing is known, and no connection is held, until somebody wakes it.
+    fn rests(&mut self) -> bool {
+        let rests = self.source().is_some_and(|source| source.rests());
+        if rests {
+            self.session = None;
+        }
+        rests
+    }
+
     /// Takes a new snapshot if need be. False: the cluster is gone.
     async fn look<S: Fn(usize) -> ConnectSpec>(&mut self, spec_of: &S) -> Result<bool, KeeperError> {
-        let Some(cluster) = self.cluster.upgrade().filter(|cluster| !cluster.is_stopped()) else {
-            return Ok(false);
-        };
-        let Some(primary) = cluster.primary() else { return Err(QueryError::Unusable.into()) };
+        let Some(source) = self.source() else { return Ok(false) };
+        let Some(primary) = source.primary() else { return Err(QueryError::Unusable.into()) };
         // Before the database is asked: a change that comes later makes what it says worthless.
-        let changes = cluster.catalog.changes();
+        let changes = source.catalog().changes();
         let mut session = match self.session.take() {
             Some((node, session)) if node == primary && session.is_usable() => session,
-            _ => OwnSession::connect(&spec_of(primary)).await?,
+            _ => connect(&spec_of(primary)).await?,
         };
         let signature = session.query(&catalog::signature_text(), LIMIT).await?;
         let signature = signature.into_iter().flatten().next().flatten().unwrap_or_default();
-        let same = self.seen.as_ref().is_some_and(|(seen, at)| *seen == signature && *at == changes);
-        if !same || cluster.catalog.generation() == 0 {
-            // What others have changed may be in use already.
-            cluster.catalog.distrust();
-            let catalog = take(&mut session).await?;
-            // It would be put in force for the next list of nodes.
-            if cluster.is_stopped() {
-                return Ok(false);
+        let same = self.seen.take().filter(|(seen, _)| *seen == signature);
+        let catalog = match same {
+            // What has changed were temporary tables, or it was for nothing.
+            Some((_, catalog)) => catalog,
+            None => {
+                // What others have changed may be in use already.
+                source.catalog().distrust();
+                let catalog = take(&mut session).await?;
+                source.taken(&catalog);
+                tracing::debug!(database = source.database(), bytes = catalog.size(), "catalog read");
+                Arc::new(catalog)
             }
-            self.publish(&cluster, catalog, changes);
-            self.seen = Some((signature, changes));
+        };
+        // It would be put in force for the next list of nodes.
+        if source.is_stopped() {
+            return Ok(false);
         }
+        self.complained = false;
+        if source.catalog().generation() != catalog.generation {
+            source.catalog().publish(Arc::clone(&catalog), changes);
+        }
+        source.catalog().set_tried();
+        self.seen = Some((signature, catalog));
         self.session = Some((primary, session));
         self.looked = Instant::now();
         Ok(true)
-    }
-
-    fn publish(&mut self, cluster: &Cluster, catalog: Catalog, changes: u64) {
-        if catalog.has_async_commits() {
-            cluster.note_async_commits();
-        }
-        if let Some(poison) = catalog.poison() {
-            tracing::warn!(
-                database = cluster.database,
-                "all reads stay on the primary: {poison} is used without being mentioned and is not known to be safe"
-            );
-        }
-        tracing::debug!(database = cluster.database, bytes = catalog.size(), "catalog read");
-        self.complained = false;
-        cluster.catalog.publish(Arc::new(catalog), changes);
     }
 
     /// What is known stays in force for a while: a primary that is lost is changed by nobody. Then everything is for the
     /// primary. Says so once.
     fn failed(&mut self, error: &KeeperError) -> Duration {
         self.session = None;
-        let Some(cluster) = self.cluster.upgrade().filter(|cluster| !cluster.is_stopped()) else {
-            return GAP;
-        };
-        if self.looked.elapsed() < LASTS && cluster.catalog.generation() > 0 {
+        let Some(source) = self.source() else { return GAP };
+        if self.looked.elapsed() < LASTS && source.catalog().generation() > 0 {
             return GAP;
         }
         // A primary that is lost is the monitor's to tell.
-        if cluster.primary().is_none() {
+        if source.primary().is_none() {
             return GAP;
         }
-        cluster.catalog.distrust();
+        source.catalog().set_tried();
+        source.catalog().distrust();
         if !std::mem::replace(&mut self.complained, true) {
             tracing::warn!(
-                database = cluster.database,
-                "all requests go to the primary: the catalog cannot be read: {error}"
+                database = source.database(),
+                "{}: the catalog cannot be read: {error}",
+                source.without()
             );
         }
         RETRY
+    }
+}
+
+/// Not for as long as a configuration may allow: the server may be another one by then.
+async fn connect(spec: &ConnectSpec) -> Result<OwnSession, KeeperError> {
+    match tokio::time::timeout(CONNECT, OwnSession::connect(spec)).await {
+        Ok(session) => Ok(session?),
+        Err(_) => Err(QueryError::Timeout(CONNECT).into()),
     }
 }
 

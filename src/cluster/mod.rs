@@ -36,11 +36,11 @@ use std::{
 
 use epochs::Epochs;
 use floors::Floors;
-pub use keeper::keep_catalog;
+pub use keeper::{Source, keep_catalog};
 pub use legacy::Legacy;
 pub use monitor::{MonitorSettings, monitor};
 pub use reign::Reign;
-use snapshot::CatalogState;
+pub use snapshot::CatalogState;
 pub use tokens::Token;
 use tokio::sync::{Notify, futures::Notified};
 

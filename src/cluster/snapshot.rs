@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, PoisonError, RwLock,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use tokio::sync::Notify;
@@ -18,6 +18,11 @@ pub struct CatalogState {
     /// Goes up with every change that was seen.
     changes: AtomicU64,
     pub(super) wake: Arc<Notify>,
+    /// Somebody has wanted to know since this was asked last.
+    wanted: AtomicBool,
+    /// The first snapshot has been taken, or there is no hope of it for now.
+    tried: AtomicBool,
+    first: Notify,
 }
 
 /// Generations are unique in the process: classes are remembered by them, whatever database they are for.
@@ -32,7 +37,52 @@ impl CatalogState {
     /// The snapshot in force, or one that knows nothing.
     pub fn current(&self) -> Arc<Catalog> {
         let current = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
-        if current.generation == self.generation() { current } else { Arc::default() }
+        if current.generation == self.generation() { current } else { Arc::new(current.outdated()) }
+    }
+
+    /// Makes a copy the one in force, or one that knows nothing; and lets it be known that somebody wants it.
+    pub fn refresh(&self, copy: &mut Arc<Catalog>) {
+        if !self.wanted.load(Ordering::Relaxed) {
+            self.wanted.store(true, Ordering::SeqCst);
+            if self.generation.load(Ordering::SeqCst) == 0 {
+                self.wake.notify_one();
+            }
+        }
+        if self.generation() != copy.generation {
+            *copy = self.current();
+        }
+    }
+
+    /// Ends when the first snapshot has been taken, or there is no hope of it for now. Until then nobody can tell which
+    /// settings functions hide.
+    pub async fn was_looked_at(&self) {
+        let first = self.first.notified();
+        tokio::pin!(first);
+        first.as_mut().enable();
+        if !self.tried.load(Ordering::Acquire) {
+            first.await;
+        }
+    }
+
+    pub(super) fn set_tried(&self) {
+        if !self.tried.swap(true, Ordering::AcqRel) {
+            self.first.notify_waiters();
+        }
+    }
+
+    /// Whether somebody has wanted to know since this was asked last.
+    pub fn take_wanted(&self) -> bool {
+        self.wanted.swap(false, Ordering::SeqCst)
+    }
+
+    /// The same, and it stays so.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst)
+    }
+
+    /// To be looked at again now.
+    pub fn look_again(&self) {
+        self.wake.notify_one();
     }
 
     /// Something was created, altered or dropped: what was known may be wrong. Before its client is told.
@@ -43,7 +93,7 @@ impl CatalogState {
     }
 
     /// What is known may be wrong, for another reason.
-    pub(super) fn distrust(&self) {
+    pub fn distrust(&self) {
         self.generation.store(0, Ordering::SeqCst);
     }
 

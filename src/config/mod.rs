@@ -129,6 +129,18 @@ pub enum SessionState {
     Always,
 }
 
+/// What becomes of servers on which functions may have left something in the session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SessionFunctions {
+    /// They are not looked at.
+    Trust,
+    /// They are asked.
+    #[default]
+    Probe,
+    /// They stay with their clients.
+    Pin,
+}
+
 /// From when on clients get right answers from currval() and lastval().
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Currval {

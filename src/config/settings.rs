@@ -6,7 +6,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    AuthType, ClientPlacement, Currval, LogFormat, PoolMode, ReadConsistency, Route, SessionState, SslMode,
+    AuthType, ClientPlacement, Currval, LogFormat, PoolMode, ReadConsistency, Route, SessionFunctions,
+    SessionState, SslMode,
     table::{Change, Row, SettingError, default_of, find},
     value::{
         AtLeast, Bytes, COUNT, Choice, Codec, FilePath, Flag, Input, List, Mode, Number, Text, Time, Word,
@@ -37,6 +38,11 @@ const AUTH_TYPES: Choice<AuthType> = Choice(&[
 const LOG_FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
 const SESSION_STATES: Choice<SessionState> =
     Choice(&[("suspected", SessionState::Suspected), ("always", SessionState::Always)]);
+const SESSION_FUNCTIONS: Choice<SessionFunctions> = Choice(&[
+    ("trust", SessionFunctions::Trust),
+    ("probe", SessionFunctions::Probe),
+    ("pin", SessionFunctions::Pin),
+]);
 const CURRVALS: Choice<Currval> = Choice(&[
     ("learn", Currval::Learn),
     ("transaction", Currval::Transaction),
@@ -124,6 +130,14 @@ settings! {
         /// SET, set_config, CREATE, DECLARE, DO, CALL, LISTEN, PREPARE, advisory locks) or `always` (behind every transaction:
         /// finds what functions hide, and costs a round trip each).
         session_state: SessionState = "suspected", SESSION_STATES, Live, "Not in PgBouncer, where it stays on the server.";
+        /// One in so many times that a client gets a server, that is asked behind the transaction although no text told that
+        /// something may have been left; 0: never. What is found is logged with the texts (without values) and counted (`SHOW
+        /// AUDIT`), and the server is closed when its client does not need it any more.
+        session_audit: u32 = "0", COUNT, Live, "Not in PgBouncer.";
+        /// What becomes of a server behind a text that calls functions, fires triggers or reads views that may leave something in the
+        /// session (by the database's catalog, which pooler reads on a connection of its own): `probe` (it is asked, as above),
+        /// `pin` (it stays with its client) or `trust` (they are not looked at, nor is the catalog of databases without nodes).
+        session_functions: SessionFunctions = "probe", SESSION_FUNCTIONS, Live, "Not in PgBouncer, where it stays on the server.";
         /// From when on clients get right answers from `currval()` and `lastval()` in transaction mode, and not an error: `learn`
         /// (once a client of the same user and application_name has asked; the first may get an error with a hint),
         /// `transaction` (from the start, for numbers that the same transaction has drawn: servers forget the numbers of others
@@ -231,8 +245,8 @@ settings! {
     }
     "Protocol" {
         /// Prepared statements that are kept ready on each server in the transaction and statement modes.
-        /// Clients may prepare more; what was used least recently is prepared again when needed. 0: named
-        /// statements are passed through untracked, which is right only where clients prepare none.
+        /// Clients may prepare more; what was used least recently is prepared again when needed. 0: names
+        /// pass as they are, and a server stays with its client for as long as that has named statements.
         max_prepared_statements: u32 = "200", Number(0..=100_000), Live;
         /// Longest message that has to be read as a whole: Parse, Describe, Close and the head of Bind.
         /// Everything else (query texts, parameter values, rows, COPY data) is streamed and has only

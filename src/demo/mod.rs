@@ -231,7 +231,7 @@ impl<'a> Stage<'a> {
                 let _ = writeln!(said, "{line}");
                 continue;
             };
-            let count = self.sql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'");
+            let count = self.sql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND application_name <> 'pooler'");
             let count = count.unwrap_or_else(|_| "?".to_owned());
             println!("  {progress}; connections at PostgreSQL: {}", count.trim());
         }

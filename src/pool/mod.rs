@@ -4,6 +4,7 @@
 //! the first client of each shard waits. Servers and queues live in the shards, on the workers.
 
 pub mod budget;
+pub mod definitions;
 pub mod habits;
 pub mod registry;
 pub mod seat;
@@ -19,12 +20,14 @@ use std::{
 };
 
 use budget::Budget;
+use definitions::InCharge;
 use habits::Habits;
 use seat::Seat;
 use stats::{Routes, ShardStats};
 use tokio::sync::{Notify, futures::Notified};
 
 use crate::{
+    cluster::CatalogState,
     config::{Database, PoolMode},
     server::{ConnectSpec, Credentials},
     session::params::{Label, Params},
@@ -88,6 +91,9 @@ pub struct DatabaseState {
     pub paused: AtomicBool,
     pub disabled: AtomicBool,
     pub habits: Habits,
+    /// Of a database without nodes; others have one in their cluster.
+    pub catalog: Arc<CatalogState>,
+    pub definitions: InCharge,
 }
 
 /// One pool, as all workers see it.
@@ -207,6 +213,7 @@ impl Pool {
         *lock(&self.failure) = None;
         lock(&self.accepted).clear();
         self.generation.fetch_add(1, Ordering::AcqRel);
+        self.database.catalog.outdate();
         self.outdated.notify_waiters();
     }
 

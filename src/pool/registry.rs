@@ -129,6 +129,7 @@ impl Pools {
         }
         for (name, state) in &inner.databases {
             state.paused.store(inner.is_paused(name), Ordering::Release);
+            state.catalog.look_again();
         }
         if paused {
             inner.concerned(database).for_each(|pool| pool.give_up_logins());
@@ -147,7 +148,9 @@ impl Pools {
 
     /// Refuses new clients of a database, or takes them again.
     pub fn set_disabled(&self, database: &str, disabled: bool) {
-        self.lock().database(database).disabled.store(disabled, Ordering::Release);
+        let state = self.lock().database(database);
+        state.disabled.store(disabled, Ordering::Release);
+        state.catalog.look_again();
     }
 
     /// Puts a new configuration in force.

@@ -59,6 +59,10 @@ counters! {
     server_parses,
     binds,
     logins,
+    /// Times a server was asked what its client has left in the session.
+    questions,
+    /// Times it held what no text had told of.
+    surprises,
 }
 
 /// A counter with one writer: no locked instruction on the path of a query.

@@ -37,6 +37,8 @@ pub struct Downstream<'a> {
     pub ended: Option<bool>,
     /// Queries that were answered.
     pub ready: u64,
+    /// How often the server was asked what its client has left.
+    pub asked: u64,
     /// The server said that it ends the connection.
     pub fatal: bool,
     /// It did so because somebody ends it from outside: others may follow.
@@ -63,6 +65,7 @@ impl<'a> Downstream<'a> {
             completed: 0,
             ended: None,
             ready: 0,
+            asked: 0,
             fatal: false,
             terminated: false,
             error: None,
@@ -187,8 +190,10 @@ impl Downstream<'_> {
             self.server.last_words = Some(body.into());
             return Ok(false);
         }
-        if tag == be::ERROR_RESPONSE && self.server.pipeline.front_is_discard() {
-            self.discard_refused(message, body);
+        if tag == be::ERROR_RESPONSE
+            && let Some(expected) = self.server.pipeline.front_in_order()
+        {
+            self.order_refused(expected, message, body);
         }
         let reworded = (tag == be::ERROR_RESPONSE).then(|| self.reworded(body)).flatten();
         let server = &mut *self.server;
@@ -303,6 +308,21 @@ impl Downstream<'_> {
         message.split(|&b| b == b'"').find(|part| self.shared.registry.owns_name(part))
     }
 
+    /// What was to put the session in order is refused. In a failed transaction the server refuses what follows too, a
+    /// statement may be gone, and one that cannot be prepared any more is missed where it is executed; otherwise the client
+    /// must not get what comes.
+    fn order_refused(&mut self, expected: Expected, message: &[u8], body: &[u8]) {
+        self.server.sequences_of = SOMEBODY;
+        let code = be::error_field(body, b'C');
+        let harmless = match expected {
+            Expected::InjectedPrepare => code != Some(b"42P05"),
+            _ => matches!(code, Some(b"25P02" | b"26000")),
+        };
+        if !harmless {
+            self.server.injected_failed = Some(message.into());
+        }
+    }
+
     /// The error as the client is to read it, if not as the server says it.
     fn reworded(&mut self, error: &[u8]) -> Option<Vec<u8>> {
         self.renamed(error).or_else(|| self.hinted(error))
@@ -375,6 +395,7 @@ impl Downstream<'_> {
         if tag.starts_with(b"DISCARD ") && matches!(tag, b"DISCARD ALL" | b"DISCARD SEQUENCES") {
             // What has been drawn since is this client's.
             self.server.sequences_of = self.client.id;
+            self.server.bonds.sequences &= self.server.pipeline.front_is_injected();
         }
         if self.server.pipeline.front_is_injected() && !self.server.pipeline.front_is_own_query() {
             return;
@@ -384,6 +405,7 @@ impl Downstream<'_> {
         if !self.server.pipeline.front_is_own_query() {
             self.completed += 1;
             self.server.ending.on_tag(tag);
+            self.note_drawn(tag);
             self.server.traces.on_tag(tag);
             self.server.commits |= matches!(tag, b"COMMIT" | b"CALL" | b"DO");
         }
@@ -408,6 +430,7 @@ impl Downstream<'_> {
             // The reset query. (RESET in front of a client's request is noted already.)
             self.server.forget_unreported(self.shared);
             if tag == b"DISCARD ALL" {
+                self.server.untracked = None;
                 self.server.traces.clear();
             }
         }
@@ -422,6 +445,7 @@ impl Downstream<'_> {
     }
 
     fn forget_statements(&mut self) {
+        (self.server.prepared, self.client.prepared) = (None, None);
         self.server.statements.clear();
         self.client.statements = None;
     }

@@ -1,6 +1,7 @@
 //! What a session remembers, as plain data: the replies that are owed, prepared statements, parameters.
 //! Pure: no sockets, no clock.
 
+pub mod audit;
 pub mod bonds;
 pub mod downstream;
 pub mod effects;
@@ -9,6 +10,7 @@ pub mod interner;
 pub mod outgoing;
 pub mod params;
 pub mod pipeline;
+pub mod prepared;
 pub mod resets;
 pub mod sequences;
 pub mod state;

@@ -12,7 +12,7 @@
 //! | Execute                | … CommandComplete, I, s    | drops everything up to the next Sync            |
 //! | InjectedQuery, Restore | … ReadyForQuery            | is swallowed and reported to the caller         |
 //! | Question               | … ReadyForQuery            | is swallowed                                    |
-//! | InjectedDiscard        | … ReadyForQuery            | is swallowed; the caller looks at it            |
+//! | InjectedDiscard, -Prepare| … ReadyForQuery          | is swallowed; the caller looks at it            |
 //! | InjectedFailure        | … ReadyForQuery            | is swallowed                                    |
 //! | Synthetic*             | nothing                    | (never in front when a reply is read)           |
 //! | CopyEnd, UnnamedChanges| nothing                    | (never in front)                                |
@@ -61,8 +61,10 @@ pub enum Expected {
     InjectedStep,
     /// Execute of a statement of the pooler's own, within a batch of the client.
     InjectedExecute,
-    /// DISCARD SEQUENCES in front of a Query.
+    /// DISCARD SEQUENCES in front of a Query, DEALLOCATE.
     InjectedDiscard,
+    /// PREPARE of what the client has prepared elsewhere.
+    InjectedPrepare,
     /// Settings, checks and resets.
     InjectedQuery,
     /// Makes the open transaction fail: its error is what is wanted.
@@ -95,6 +97,7 @@ impl Expected {
                 | Self::InjectedQuery
                 | Self::InjectedFailure
                 | Self::InjectedDiscard
+                | Self::InjectedPrepare
                 | Self::Restore
                 | Self::Question
         )
@@ -110,6 +113,7 @@ impl Expected {
                 | Self::InjectedStep
                 | Self::InjectedExecute
                 | Self::InjectedDiscard
+                | Self::InjectedPrepare
                 | Self::InjectedDescribe
                 | Self::InjectedQuery
                 | Self::InjectedFailure
@@ -260,9 +264,12 @@ impl Pipeline {
         self.queue.front().is_some_and(|front| front.is_injected())
     }
 
-    /// The next reply belongs to a DISCARD SEQUENCES in front of a Query.
-    pub fn front_is_discard(&self) -> bool {
-        self.queue.front() == Some(&Expected::InjectedDiscard)
+    /// What of the session is put in order by the statement that the next reply belongs to, if its error matters.
+    pub fn front_in_order(&self) -> Option<Expected> {
+        self.queue
+            .front()
+            .copied()
+            .filter(|e| matches!(e, Expected::InjectedDiscard | Expected::InjectedPrepare))
     }
 
     /// The next reply tells what a client has left in the session.
@@ -404,6 +411,7 @@ impl Pipeline {
             }
             Expected::InjectedQuery
             | Expected::InjectedDiscard
+            | Expected::InjectedPrepare
             | Expected::Restore
             | Expected::Question
             | Expected::CopyEnd => {}
@@ -522,6 +530,7 @@ impl Pipeline {
                 | E::InjectedQuery
                 | E::InjectedFailure
                 | E::InjectedDiscard
+                | E::InjectedPrepare
                 | E::Restore
                 | E::Question,
             ) => {
@@ -578,9 +587,10 @@ impl Pipeline {
                 return Verdict::Forward;
             }
             Expected::InjectedQuery | Expected::Restore => return Verdict::InjectedFailed,
-            Expected::InjectedFailure | Expected::InjectedDiscard | Expected::Question => {
-                return Verdict::Swallow;
-            }
+            Expected::InjectedFailure
+            | Expected::InjectedDiscard
+            | Expected::InjectedPrepare
+            | Expected::Question => return Verdict::Swallow,
             _ => {}
         }
         let first = undone.len();

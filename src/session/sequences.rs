@@ -38,8 +38,10 @@ pub enum Habit {
     Never,
     /// In the transaction that has drawn them.
     Amid,
-    /// Later.
+    /// Later: its servers stay with it once a statement of a kind that draws numbers has run there.
     Later,
+    /// That was not enough: from the first statement on.
+    Always,
 }
 
 impl Habit {
@@ -48,7 +50,10 @@ impl Habit {
         match self {
             Self::Never => "never",
             Self::Amid => "servers forget the numbers of others in front of their transactions",
-            Self::Later => "they keep their servers, because they ask for numbers of earlier transactions",
+            Self::Later => {
+                "they keep the servers on which they have inserted, because they ask for those numbers later"
+            }
+            Self::Always => "they keep their servers",
         }
     }
 }
@@ -74,6 +79,11 @@ impl Sequences {
         std::mem::take(&mut self.news).then_some(self.habit)
     }
 
+    /// It asks for numbers of earlier transactions.
+    pub(super) fn asks_later(&self) -> bool {
+        self.habit == Habit::Later
+    }
+
     fn learn(&mut self, habit: Habit) {
         self.news |= habit > self.habit;
         self.habit = self.habit.max(habit);
@@ -86,10 +96,15 @@ impl ServerSession {
         self.asking != Asking::Never && self.in_hot_standby != Some(true)
     }
 
+    /// The server has numbers that its client asks for later.
+    fn keep_numbers(&mut self) {
+        self.bonds.sequences |= self.minds_sequences();
+    }
+
     /// A client's transaction begins here. Returns what has to go in front.
     pub(super) fn meet_sequences(&mut self, client: &mut ClientSession) -> Option<&'static str> {
         let minds = self.minds_sequences();
-        self.bonds.sequences = minds && client.sequences.habit == Habit::Later;
+        self.bonds.sequences |= minds && client.sequences.habit == Habit::Always;
         if self.sequences_of == client.id {
             return None;
         }
@@ -100,7 +115,24 @@ impl ServerSession {
     }
 }
 
+/// The text names what draws numbers.
+fn draws(text: &[u8]) -> bool {
+    let is_word = |at: usize| {
+        let word =
+            |word: &[u8]| text.get(at..at + word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word));
+        word(b"nextval") || word(b"setval")
+    };
+    memchr::memchr2_iter(b'n', b'N', text).chain(memchr::memchr2_iter(b's', b'S', text)).any(is_word)
+}
+
 impl Upstream<'_> {
+    /// A text is about to be executed: of a client that asks for its numbers later.
+    pub(super) fn note_draws(&mut self, text: &[u8]) {
+        if self.client.sequences.habit == Habit::Later && draws(text) {
+            self.server.keep_numbers();
+        }
+    }
+
     /// A text asks for numbers. `query`: it comes in a Query.
     pub(super) fn ask_for_sequences(&mut self, asks: Asks, query: bool, out: &mut Outgoing<'_>) {
         if asks == Asks::Nothing || !self.server.minds_sequences() {
@@ -108,7 +140,6 @@ impl Upstream<'_> {
         }
         let later = asks == Asks::First && self.server.status == TransactionStatus::Idle;
         self.client.sequences.learn(if later { Habit::Later } else { Habit::Amid });
-        self.server.bonds.sequences |= later;
         // It refuses the question as well.
         let refuses = self.server.status == TransactionStatus::Failed;
         if refuses || matches!(self.server.sequences_of, owner if owner == self.client.id) {
@@ -151,12 +182,11 @@ impl Upstream<'_> {
 }
 
 impl Downstream<'_> {
-    /// The server was to forget the numbers, and says no. In a failed transaction it refuses the question too; otherwise
-    /// the client must not get what comes.
-    pub(super) fn discard_refused(&mut self, message: &[u8], body: &[u8]) {
-        self.server.sequences_of = SOMEBODY;
-        if error_field(body, b'C') != Some(b"25P02") {
-            self.server.injected_failed = Some(message.into());
+    /// A statement of the client has ended: it may have drawn numbers that are asked for later.
+    pub(super) fn note_drawn(&mut self, tag: &[u8]) {
+        const DRAWS: [&[u8]; 6] = [b"INSERT", b"UPDATE", b"MERGE", b"COPY", b"CALL", b"DO"];
+        if self.client.sequences.habit == Habit::Later && DRAWS.iter().any(|word| tag.starts_with(word)) {
+            self.server.keep_numbers();
         }
     }
 
@@ -169,7 +199,8 @@ impl Downstream<'_> {
         if !about || error_field(error, b'H').is_some() {
             return None;
         }
-        self.client.sequences.learn(Habit::Later);
+        let known = self.client.sequences.habit >= Habit::Later && !self.client.sequences.news;
+        self.client.sequences.learn(if known { Habit::Always } else { Habit::Later });
         let hint = "The number was drawn on another server connection of pooler, or the client was not known to ask for it. \
             From now on clients with this application_name keep their server: run it again. \
             INSERT … RETURNING needs neither; see also the setting \"currval\".";

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use super::{
+    audit::Audit,
     bonds::Bonds,
     effects::Effects,
     ending::{Ending, Outcome},
     params::{Label, Labels},
     pipeline::{Pipeline, Synthetic, Undone},
+    prepared::Texts,
     resets::Resets,
     sequences::Sequences,
     statements::{ClientStatements, Registry, ServerStatements},
     traces::{Asking, Traces},
 };
-use crate::protocol::TransactionStatus;
+use crate::{protocol::TransactionStatus, sql};
 
 /// Most bytes of buffer that a client keeps for its next unnamed statement.
 const KEEP: usize = 4 << 10;
@@ -48,6 +50,8 @@ pub struct ClientSession {
     /// Its next message waits for replies.
     pub held: bool,
     pub sequences: Sequences,
+    /// What it has prepared by SQL.
+    pub prepared: Texts,
 }
 
 /// What a server connection has been told and still owes.
@@ -64,12 +68,18 @@ pub struct ServerSession {
     pub effects: Effects,
     pub traces: Traces,
     pub asking: Asking,
+    /// It is asked to see whether it is as it is believed to be.
+    pub audit: Option<Box<Audit>>,
     /// The server has said that nothing binds it to its client, and nobody has asked since.
     pub(super) settled: bool,
     /// Status in the last ReadyForQuery.
     pub status: TransactionStatus,
     /// The client whose unnamed statement the server holds, or [`NOBODY`].
     pub unnamed_of: u64,
+    /// What statements may leave whose names pass as they are, if there are such.
+    pub(super) untracked: Option<Box<sql::traces::Traces>>,
+    /// What has been prepared by SQL, as it has said last.
+    pub prepared: Texts,
     /// The only client that may have drawn numbers of sequences which the server remembers, [`NOBODY`], or [`SOMEBODY`]: several.
     pub sequences_of: u64,
     /// Bytes of a message body that still have to pass to the client.
@@ -145,6 +155,7 @@ impl ClientSession {
             passing: 0,
             held: false,
             sequences: Sequences::default(),
+            prepared: None,
         }
     }
 
@@ -180,10 +191,13 @@ impl ServerSession {
             effects: Effects::default(),
             traces: Traces::default(),
             asking: Asking::Never,
+            audit: None,
             settled: false,
             status: TransactionStatus::Idle,
             unnamed_of: NOBODY,
             sequences_of: NOBODY,
+            untracked: None,
+            prepared: None,
             passing: 0,
             swallowing: 0,
             login_role: reported("session_authorization"),
@@ -290,8 +304,14 @@ impl ServerSession {
         self.label = Arc::clone(&self.before);
     }
 
-    /// Makes the server's settings those of `client`: appends a Query unless they are equal, and notes it.
-    pub fn adopt(&mut self, client: &mut ClientSession, write: impl FnOnce(&str)) {
+    /// Makes the server's session that of `client`, as far as it is tracked: what has to go in front is written, each as one
+    /// Query, and noted.
+    pub fn adopt(&mut self, client: &mut ClientSession, mut write: impl FnMut(&str)) {
+        self.adopt_settings(client, &mut write);
+        self.adopt_prepared(client, write);
+    }
+
+    fn adopt_settings(&mut self, client: &mut ClientSession, mut write: impl FnMut(&str)) {
         let forget = self.meet_sequences(client);
         if Arc::ptr_eq(&self.label, &client.label) && forget.is_none() {
             return;

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     protocol::{encode, frame::split_cstr, frontend},
-    sql::Class,
+    sql::{Catalog, Class, traces::Traces},
 };
 
 /// So long (microseconds) a copy serves clients that prepare the same text, without asking the server.
@@ -58,6 +58,8 @@ pub struct Statement {
     understood: Mutex<Understood>,
     /// What it does, by the catalog of this generation.
     class: RwLock<Option<(u64, Arc<Class>)>>,
+    /// What functions leave when it is executed, by the catalog of this generation.
+    hidden: RwLock<Option<(u64, Option<Arc<Traces>>)>>,
 }
 
 /// What a server made of a text.
@@ -81,6 +83,23 @@ impl Statement {
         let class = Arc::new(classify(text));
         *self.class.write().unwrap_or_else(PoisonError::into_inner) = Some((generation, Arc::clone(&class)));
         class
+    }
+
+    /// What functions leave in the session when it is executed; found out once for each catalog.
+    pub fn hidden(&self, catalog: &Catalog) -> Option<Arc<Traces>> {
+        let known = self.hidden.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, hidden)) = known.as_ref().filter(|(of, _)| *of == catalog.generation) {
+            return hidden.clone();
+        }
+        drop(known);
+        let text = split_cstr(&self.text_and_types).map_or(&*self.text_and_types, |(text, _)| text);
+        let hidden = catalog.hidden_in(text).map(Arc::from);
+        // What is unknown may be known at any time.
+        if catalog.generation != 0 {
+            *self.hidden.write().unwrap_or_else(PoisonError::into_inner) =
+                Some((catalog.generation, hidden.clone()));
+        }
+        hidden
     }
 
     /// Appends a Parse under the server's name, as the client wrote it.
@@ -191,6 +210,7 @@ impl Registry {
                     generation: AtomicU32::new(0),
                     understood: Mutex::default(),
                     class: RwLock::default(),
+                    hidden: RwLock::default(),
                 }
             },
         )
@@ -204,6 +224,11 @@ impl Registry {
     /// For copies that are prepared at `now` (microseconds).
     pub fn moment(&self, now: u64) -> Moment {
         Moment { now, schema: self.schema.load(Ordering::Acquire) }
+    }
+
+    /// How names begin that this process gives to servers.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Whether a name is one of those that this process gives to servers.

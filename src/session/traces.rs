@@ -60,6 +60,8 @@ pub struct Traces {
 struct Answer {
     about: sql::traces::Traces,
     settings: Vec<(String, String)>,
+    /// Names and texts of what was prepared by SQL.
+    prepared: Vec<(String, String)>,
     /// Why the server cannot be given to others.
     objects: Option<Bond>,
     locks: bool,
@@ -139,11 +141,12 @@ impl Answer {
     fn take(&mut self, body: &[u8]) -> Option<()> {
         let [kind, name, value] = <[_; 3]>::try_from(data_row(body)?).ok()?.map(Option::unwrap_or_default);
         match kind {
-            b"s" => {
+            b"s" | b"p" => {
+                let list = if kind == b"s" { &mut self.settings } else { &mut self.prepared };
                 let name = std::str::from_utf8(name).ok()?.to_owned();
                 let value = String::from_utf8(from_hex(value)?).ok()?;
-                let bytes = self.settings.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-                (bytes + name.len() + value.len() <= MOST_BYTES).then(|| self.settings.push((name, value)))
+                let bytes = list.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+                (bytes + name.len() + value.len() <= MOST_BYTES).then(|| list.push((name, value)))
             }
             b"b" if name == Bond::Advisory.as_str().as_bytes() => {
                 self.locks = true;
@@ -214,16 +217,24 @@ impl Downstream<'_> {
                 ..sql::traces::Traces::default()
             });
         }
-        encode::query(&mut self.request, &question(&about));
+        let untracked = server.untracked.as_ref().map(|_| self.shared.registry.prefix());
+        encode::query(&mut self.request, &question(&about, untracked));
+        self.asked += 1;
         server.traces.asked = Some(Box::new(Answer { about, suspected, ..Answer::default() }));
         server.pipeline.push(Expected::Question);
         server.unnamed_of = NOBODY;
         true
     }
 
-    fn learn_traces(&mut self, answer: Answer) {
+    fn learn_traces(&mut self, mut answer: Answer) {
         let server = &mut *self.server;
         server.traces.tries = 0;
+        if answer.about.objects && !answer.unclear {
+            let prepared = std::mem::take(&mut answer.prepared);
+            if !server.learn_prepared(self.client, prepared) {
+                answer.objects = answer.objects.or(Some(Bond::Prepare));
+            }
+        }
         if answer.about.settings && !answer.unclear {
             let same = Arc::ptr_eq(&self.client.label, &server.label);
             let learnt = |label: &Label| {
@@ -248,13 +259,17 @@ impl Downstream<'_> {
             server.traces.surprise = Some(found.as_str().to_owned());
         }
         server.bonds.authorization = server.foreign.role;
+        if answer.about.objects && answer.objects.is_none() && !answer.unclear {
+            server.untracked = None;
+        }
         let about = &answer.about;
         server.settled = server.bonds.reason().is_none() && about.settings && about.objects && about.locks;
     }
 }
 
 /// The question. Whatever the client's search_path, its functions and operators are PostgreSQL's own.
-fn question(about: &sql::traces::Traces) -> String {
+/// `untracked`: names of statements that do not begin so are the client's own.
+fn question(about: &sql::traces::Traces, untracked: Option<&str>) -> String {
     const SETTINGS: &str = "SELECT 's', name, pg_catalog.encode(pg_catalog.convert_to(setting, 'UTF8'), 'hex') \
         FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session' \
         AND name OPERATOR(pg_catalog.!~~) 'transaction\\_%' \
@@ -267,8 +282,8 @@ fn question(about: &sql::traces::Traces) -> String {
         UNION ALL SELECT 'b', 'cursor WITH HOLD', '' \
         WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
         UNION ALL SELECT 'b', 'LISTEN', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
-        UNION ALL SELECT 'b', 'PREPARE', '' \
-        WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
+        UNION ALL SELECT 'p', name, pg_catalog.encode(pg_catalog.convert_to(statement, 'UTF8'), 'hex') \
+        FROM pg_catalog.pg_prepared_statements WHERE from_sql";
     const LOCKS: &str = "SELECT 'b', 'advisory lock', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
         WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
         AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())";
@@ -286,6 +301,13 @@ fn question(about: &sql::traces::Traces) -> String {
     parts.extend(about.settings.then_some(SETTINGS));
     parts.extend((about.settings && !names.is_empty()).then_some(custom.as_str()));
     parts.extend(about.objects.then_some(OBJECTS));
+    let statements = untracked.filter(|_| about.objects).map(|prefix| {
+        format!(
+            "SELECT 'b', 'PREPARE', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql \
+             AND NOT pg_catalog.starts_with(name, '{prefix}'))"
+        )
+    });
+    parts.extend(statements.as_deref());
     parts.extend(about.locks.then_some(LOCKS));
     parts.join(" UNION ALL ")
 }

@@ -12,6 +12,7 @@ use super::{
     state::{ClientSession, Counts, NOBODY, ServerSession, Shared},
     statements::{self, Copy, Statement},
     text::{TextEffect, deallocate_target, effect_of},
+    traces::Asking,
 };
 use crate::{
     protocol::{
@@ -19,7 +20,7 @@ use crate::{
         frame::{HEADER, Header, split_cstr},
         frontend as fe,
     },
-    sql::{self, traces::Traces},
+    sql::{self, Catalog, traces::Traces},
 };
 
 /// Messages up to this size (header included) are not sent before they are complete, so that a client that dies in the
@@ -67,6 +68,14 @@ impl Reached {
     }
 }
 
+/// What a database's functions may leave in the session that no text tells of.
+#[derive(Clone, Copy, Debug)]
+pub struct Hidden<'a> {
+    pub catalog: &'a Catalog,
+    /// The server is not asked, but stays with the client.
+    pub binds: bool,
+}
+
 /// One pass over the client's bytes.
 #[derive(Debug)]
 pub struct Upstream<'a> {
@@ -82,6 +91,7 @@ pub struct Upstream<'a> {
     pub counts: Counts,
     /// Flush was seen: answers that the pooler gives itself are due at once.
     pub flush: bool,
+    pub hidden: Option<Hidden<'a>>,
     /// Statements about pooler itself may be among it: the server must not take them for settings that somebody has made up.
     pub refuses: bool,
 }
@@ -256,6 +266,9 @@ impl Upstream<'_> {
         }
         if body.last() != Some(&0) {
             self.server.traces.expect_anything();
+            if self.hidden.is_some() {
+                self.server.traces.expect(&Traces::everything());
+            }
         }
         if let Some(refusal) = self.refused(body) {
             self.forget_unnamed();
@@ -271,6 +284,9 @@ impl Upstream<'_> {
         // A simple Query drops the unnamed statement (postgres.c, exec_simple_query).
         self.forget_unnamed();
         self.server.unnamed_of = NOBODY;
+        self.server.note_text(text_of(body));
+        self.note_draws(body);
+        self.expect_hidden(body, true, out);
         if let Some(effect) = effect_of(body) {
             self.ask_for_sequences(effect.asks(), true, out);
             expect(effect, self.server);
@@ -279,6 +295,50 @@ impl Upstream<'_> {
         self.server.pipeline.push_statement(Expected::DeallocateQuery, &gone.name, &gone.statement);
         encode::message(out.inject(), fe::QUERY, |b| b.extend_from_slice(&sql));
         true
+    }
+
+    /// Notes what functions leave that a text calls. `query`: it comes in a Query.
+    fn expect_hidden(&mut self, text: &[u8], query: bool, out: &mut Outgoing<'_>) {
+        let Some(hidden) = self.hidden else { return };
+        if let Some(traces) = hidden.catalog.hidden_in(text_of(text)) {
+            self.expect_left(&traces, query, out);
+        }
+    }
+
+    /// A statement is bound, whose text is of use now and then.
+    fn note_bound(&mut self, name: &[u8]) {
+        if self.server.audit.is_none() && !self.client.sequences.asks_later() {
+            return;
+        }
+        let named = self.statement(name).filter(|_| !name.is_empty());
+        let unnamed = std::mem::take(&mut self.client.unnamed);
+        let text = named.as_ref().map_or(&*unnamed, |named| &*named.text_and_types);
+        self.server.note_text(text_of(text));
+        self.note_draws(text);
+        self.client.unnamed = unnamed;
+    }
+
+    /// The same of a statement that is bound.
+    fn expect_hidden_of(&mut self, name: &[u8], out: &mut Outgoing<'_>) {
+        let Some(hidden) = self.hidden else { return };
+        if name.is_empty() {
+            let text = std::mem::take(&mut self.client.unnamed);
+            self.expect_hidden(&text, false, out);
+            self.client.unnamed = text;
+        } else if let Some(traces) = self.statement(name).and_then(|known| known.hidden(hidden.catalog)) {
+            self.expect_left(&traces, false, out);
+        }
+    }
+
+    fn expect_left(&mut self, traces: &Traces, query: bool, out: &mut Outgoing<'_>) {
+        self.ask_for_sequences(traces.asks, query, out);
+        if traces.are_none() {
+            return;
+        }
+        self.server.traces.expect(traces);
+        if self.hidden.is_some_and(|hidden| hidden.binds && hidden.catalog.generation != 0) {
+            self.server.traces.expect(&Traces { unclear: true, ..Traces::default() });
+        }
     }
 
     fn parse(&mut self, body: &[u8], out: &mut Outgoing<'_>) -> bool {
@@ -293,6 +353,7 @@ impl Upstream<'_> {
         let Some(limit) = self.max_statements.filter(|_| well_formed(tail)) else {
             self.counts.server_parses += 1;
             self.forget_own(name);
+            self.keep_with_untracked(tail);
             return self.note(Expected::ParseUnnamed);
         };
         let search_path = self.client.label.get("search_path").unwrap_or_default();
@@ -318,6 +379,21 @@ impl Upstream<'_> {
         self.server.status != TransactionStatus::Failed
             && !self.server.pipeline.owes_ready()
             && self.server.statements.is_recent(statement, self.shared.registry.moment(self.now))
+    }
+
+    /// A name passes as it is: its server stays with the client for as long as there are such, and whatever one of the texts
+    /// may leave is asked for behind each transaction that uses any.
+    fn keep_with_untracked(&mut self, text: &[u8]) {
+        if self.server.asking == Asking::Never {
+            return;
+        }
+        let mut traces = effect_of(text).and_then(|effect| effect.traces).unwrap_or_default();
+        if let Some(hidden) = self.hidden.and_then(|hidden| hidden.catalog.hidden_in(text_of(text))) {
+            traces.add(&hidden);
+        }
+        traces.objects = true;
+        self.server.traces.expect(&traces);
+        self.server.untracked.get_or_insert_default().add(&traces);
     }
 
     fn parse_unnamed(&mut self, tail: &[u8], out: &mut Outgoing<'_>) -> bool {
@@ -361,6 +437,11 @@ impl Upstream<'_> {
         }
         let Some((portal, behind)) = split_cstr(body) else { return self.note(Expected::Bind) };
         let Some((name, values)) = split_cstr(behind) else { return self.note(Expected::Bind) };
+        if let Some(untracked) = self.server.untracked.as_ref().filter(|_| !name.is_empty()) {
+            self.server.traces.expect(untracked);
+        }
+        self.note_bound(name);
+        self.expect_hidden_of(name, out);
         let effect = self.effect(name, out);
         if let Some(Effect::Text(effect)) = &effect {
             self.ask_for_sequences(effect.asks(), false, out);
@@ -447,6 +528,9 @@ impl Upstream<'_> {
         let name = body.split_first().filter(|(kind, _)| **kind == b'S').and_then(|(_, n)| split_cstr(n));
         let Some((name, _)) = name.filter(|_| self.max_statements.is_some()) else {
             self.forget_own(name.map_or(&[], |(name, _)| name));
+            if let Some(untracked) = &self.server.untracked {
+                self.server.traces.expect(untracked);
+            }
             return self.note(Expected::Close);
         };
         if name.is_empty() {

@@ -10,6 +10,7 @@ mod build;
 mod builtin;
 mod effects;
 mod extensions;
+mod hides;
 mod names;
 mod proof;
 mod queries;
@@ -20,10 +21,15 @@ mod writes;
 #[cfg(test)]
 mod tests;
 
-use super::{Dialect, Kind, Names, classify, slot};
+use super::{
+    Dialect, Kind, Names, classify,
+    lexer::{Lexer, TokenKind},
+    slot,
+    traces::{Asks, Traces},
+};
 use names::{
-    ANY, ATTRIBUTE, FUNCTION, FUNCTION_BAD, FUNCTION_READS, FUNCTION_SESSION, FUNCTION_WRITES, OPERATOR,
-    OPERATOR_BAD, OWN, RELATION, RELATION_SESSION, TAINT_WRITES, TAINTED,
+    ANY, ASKS, ATTRIBUTE, FUNCTION, FUNCTION_BAD, FUNCTION_READS, FUNCTION_SESSION, FUNCTION_WRITES, HIDES,
+    HIDES_MORE, OPERATOR, OPERATOR_BAD, OWN, RELATION, RELATION_SESSION, TAINT_WRITES, TAINTED,
 };
 pub use queries::{load_text, signature_text};
 pub use rows::Results;
@@ -55,6 +61,10 @@ pub struct Catalog {
     lists: Box<[(u32, u32)]>,
     slots: Box<[u16]>,
     async_commits: bool,
+    /// Some name hides what it leaves in the session.
+    hides: bool,
+    /// Settings with a dot in their names that are set so.
+    hidden_settings: Box<[Box<str>]>,
     /// What is called without being mentioned and is not safe: with it nothing is known.
     poison: Option<Box<str>>,
 }
@@ -175,6 +185,63 @@ impl Catalog {
     /// Some role or database sets synchronous_commit to off (or a function mentions it).
     pub fn has_async_commits(&self) -> bool {
         self.is_unknown() || self.async_commits
+    }
+
+    /// What functions, triggers and the like leave in the session of whoever sends this text, beyond what its words tell
+    /// (`sql::traces`). While nothing is known that may be anything.
+    pub fn hidden_in(&self, text: &[u8]) -> Option<Box<Traces>> {
+        let known = self.generation != 0;
+        if known && !self.hides {
+            return None;
+        }
+        let mut flags = HIDES;
+        if known {
+            flags = self.flags_in(text, true);
+            flags |= if text.contains(&b'\\') { self.flags_in(text, false) } else { 0 };
+        }
+        let asks = if flags & ASKS == 0 { Asks::Nothing } else { Asks::Amid };
+        if flags & (HIDES | HIDES_MORE) == 0 {
+            return (asks != Asks::Nothing).then(|| Box::new(Traces { asks, ..Traces::default() }));
+        }
+        let names = self.hidden_settings.to_vec();
+        Some(Box::new(Traces { names, unclear: flags & HIDES_MORE != 0, asks, ..Traces::everything() }))
+    }
+
+    /// What is known once this snapshot is not to be trusted any more: nothing, but for the names of settings that were
+    /// seen.
+    pub fn outdated(&self) -> Self {
+        Self { hidden_settings: self.hidden_settings.clone(), ..Self::default() }
+    }
+
+    /// Whether there is anything that [`Self::hidden_in`] could find.
+    pub fn hides(&self) -> bool {
+        self.generation == 0 || self.hides
+    }
+
+    /// Of all names that a text mentions; words of strings too: they may be run (DO).
+    fn flags_in(&self, text: &[u8], standard_strings: bool) -> u16 {
+        let mut flags = 0;
+        for token in Lexer::new(text, standard_strings) {
+            let Ok(token) = token else { return HIDES | HIDES_MORE };
+            let raw = text.get(token.range()).unwrap_or_default();
+            match token.kind {
+                TokenKind::Word | TokenKind::Quoted => {
+                    let mut buffer = [0; LONGEST];
+                    flags |=
+                        super::names::fold(text, token, &mut buffer).map_or(0, |name| self.names.flags(name));
+                    // What was prepared may be anything.
+                    flags |= if raw.eq_ignore_ascii_case(b"execute") { HIDES } else { 0 };
+                }
+                TokenKind::Text if raw.first() == Some(&b'$') => {
+                    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+                    let words = raw.split(|byte| !is_word(byte));
+                    flags |=
+                        words.fold(0, |flags, word| flags | self.names.flags(&word.to_ascii_lowercase()));
+                }
+                _ => {}
+            }
+        }
+        flags & (HIDES | HIDES_MORE | ASKS)
     }
 
     /// Bytes that it takes.

@@ -4,6 +4,7 @@
 //! Unknown is treated as dangerous: whatever is not proven to read only, and to mean the same on a replica, is for the
 //! primary.
 
+mod bodies;
 mod calls;
 pub mod catalog;
 mod classify;
@@ -192,6 +193,21 @@ pub fn hides_definitions(text: &[u8]) -> bool {
     let first = text.len() - text.trim_ascii_start().len();
     let found = if text_alone { runs(first) } else { (first..text.len()).any(runs) };
     found && (first..text.len()).any(|at| WORDS.iter().any(|word| is(at, word)))
+}
+
+/// The text is one PREPARE and nothing else.
+pub fn is_one_prepare(text: &[u8]) -> bool {
+    let mut tokens = lexer::Lexer::new(text, true);
+    let first = tokens.next().and_then(Result::ok).and_then(|token| text.get(token.range()));
+    let mut ended = false;
+    let alone = tokens.all(|token| {
+        let Ok(token) = token else { return false };
+        let ends = token.kind == lexer::TokenKind::Punctuation(b';');
+        let behind = ended;
+        ended |= ends;
+        !behind || ends
+    });
+    alone && first.is_some_and(|word| word.eq_ignore_ascii_case(b"prepare"))
 }
 
 /// What a text does.

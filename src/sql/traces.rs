@@ -4,6 +4,7 @@
 //! What hides in functions is not seen here.
 
 use super::{
+    bodies,
     control::{Lasting, lasting, set_config_arguments},
     lexer::{Lexer, Token, TokenKind},
     names,
@@ -23,6 +24,16 @@ pub enum Asks {
     Amid,
     /// In its first statement.
     First,
+}
+
+/// What a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Statements,
+    /// A body in PL/pgSQL.
+    Procedural,
+    /// A string that a statement is put together of.
+    Part,
 }
 
 /// What may be left.
@@ -46,6 +57,11 @@ impl Traces {
     /// Nothing is left.
     pub fn are_none(&self) -> bool {
         !(self.settings || self.objects || self.locks || self.unclear)
+    }
+
+    /// Nothing is left, and nothing asked for.
+    pub fn is_nothing(&self) -> bool {
+        self.are_none() && self.asks == Asks::Nothing
     }
 
     /// What another text may leave too.
@@ -91,13 +107,13 @@ impl Traces {
 /// What this text may leave; `None`: nothing.
 pub fn traces(text: &[u8]) -> Option<Box<Traces>> {
     let text = up_to_nul(text);
-    let mut traces = read(text, true);
+    let mut traces = read(text, true, Form::Statements);
     if text.contains(&b'\\') {
-        let other = read(text, false);
+        let other = read(text, false, Form::Statements);
         traces.add(&other);
         traces.asks = traces.asks.max(other.asks);
     }
-    (!traces.are_none() || traces.asks != Asks::Nothing).then(|| Box::new(traces))
+    (!traces.is_nothing()).then(|| Box::new(traces))
 }
 
 fn up_to_nul(text: &[u8]) -> &[u8] {
@@ -154,7 +170,11 @@ fn looks_suspicious(text: &[u8]) -> bool {
             let value = ((a == b'r') & (b == b'r') | (a == b's') & (b == b't')) & (c == b'v');
             // U&"…" may spell any of them.
             let spelled = (a == b'&') & (b == b'"');
-            found |= u8::from(end | config | advisory | temp | dblink | setseed | value | spelled);
+            let runs =
+                (a == b'x') & (b == b'm') & (c == b'l') | (a == b't') & (b == b's') & (c == b'_' | 0x20);
+            let origin = (a == b'n') & (b == b'_' | 0x20) & (c == b'o');
+            found |=
+                u8::from(end | config | advisory | temp | dblink | setseed | value | runs | origin | spelled);
         }
         if at == last {
             return found != 0;
@@ -164,12 +184,16 @@ fn looks_suspicious(text: &[u8]) -> bool {
     }
 }
 
-/// A statement behind the first, or `set_config`, `…advisory_…`, `temp`, `dblink`, `setseed`, `currval`, `lastval` or `U&"…"` is in
-/// it: found by their rarest letters.
+/// A statement behind the first, or `set_config`, `…advisory_…`, `temp`, `dblink`, `setseed`, `currval`, `lastval`, `…_to_xml`,
+/// `ts_stat`, `ts_rewrite`, `…_origin_…` or `U&"…"` is in it: found by their rarest letters.
 fn is_suspicious(text: &[u8]) -> bool {
     let in_others = |at| {
         is_around(text, at, b"set", b"config")
             || is_around(text, at, b"advisory", b"")
+            || is_around(text, at, b"_to", b"xml")
+            || is_around(text, at, b"ts", b"stat")
+            || is_around(text, at, b"ts", b"rewrite")
+            || is_around(text, at, b"", b"origin_")
             || is_around(text, at, b"te", b"p")
     };
     memchr::memchr(b';', text).is_some()
@@ -203,31 +227,45 @@ fn is_around(text: &[u8], at: usize, before: &[u8], behind: &[u8]) -> bool {
         && end.is_some_and(|word| word.eq_ignore_ascii_case(behind))
 }
 
-fn read(text: &[u8], standard_strings: bool) -> Traces {
+pub(super) fn read(text: &[u8], standard_strings: bool, form: Form) -> Traces {
     let mut traces = Traces::default();
     let mut lexer = Lexer::new(text, standard_strings);
     let (mut starts, mut first, mut before): (_, _, &[u8]) = (true, true, b"");
+    let mut has_block = false;
     while let Some(token) = lexer.next() {
         let Ok(token) = token else {
             // Whatever it is.
             traces.add(&Traces::everything());
-            traces.unclear |= has_set_config(text) || has_spelled_name(text);
+            traces.unclear |= form != Form::Statements || has_set_config(text) || has_spelled_name(text);
             traces.asks =
                 if has_sequence_value(text) || has_spelled_name(text) { Asks::First } else { Asks::Nothing };
             return traces;
         };
         let raw = text.get(token.range()).unwrap_or_default();
         if starts {
-            traces.begin(raw, &lexer);
+            traces.begin(raw, &lexer, form);
+            has_block |= form == Form::Statements && raw.eq_ignore_ascii_case(b"do");
         }
         traces.word(token, before, &lexer);
         let asks = traces.asks.max(if first { Asks::First } else { Asks::Amid });
         traces.asks = if asks_for_sequence(token, &lexer) { asks } else { traces.asks };
-        starts = token.kind == TokenKind::Punctuation(b';');
-        first &= !starts;
+        let ends = token.kind == TokenKind::Punctuation(b';');
+        starts = ends || form == Form::Procedural && starts_block(raw);
+        first &= !ends;
         before = raw;
     }
+    if has_block {
+        // Once for all of them: a text may consist of nothing else.
+        let blocks = bodies::of_blocks(text);
+        traces.add(&blocks);
+        traces.asks = traces.asks.max(blocks.asks);
+    }
     traces
+}
+
+/// A statement may follow this word of PL/pgSQL.
+fn starts_block(word: &[u8]) -> bool {
+    ["begin", "then", "else", "loop"].iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 /// A call of `currval` or `lastval` starts here.
@@ -246,26 +284,29 @@ fn is_called(lexer: &Lexer<'_>) -> bool {
 
 impl Traces {
     /// The first word of a statement.
-    fn begin(&mut self, first: &[u8], lexer: &Lexer<'_>) {
+    fn begin(&mut self, first: &[u8], lexer: &Lexer<'_>, form: Form) {
         let is = |words: &[&str]| words.iter().any(|word| first.eq_ignore_ascii_case(word.as_bytes()));
         if is(&["set"]) {
-            self.set(lexer);
+            self.set(lexer, form);
+        } else if form == Form::Procedural && is(&["declare", "close"]) {
+            // Its variables, and cursors of its own.
         } else if is(&["reset"]) {
             self.settings = true;
+        } else if is(&["do"]) && form != Form::Statements {
+            self.add(&Self { unclear: true, ..Self::everything() });
         } else if is(&["do", "call", "discard"]) {
             self.add(&Self::everything());
-            // Numbers that a block asks for are nearly always those that it has drawn itself.
-            let asks = if has_sequence_value(lexer.text()) { Asks::Amid } else { Asks::Nothing };
-            self.asks = self.asks.max(asks);
         } else if is(&["create", "drop", "declare", "close", "listen", "unlisten", "prepare", "deallocate"]) {
             self.objects = true;
         }
     }
 
     /// Behind SET.
-    fn set(&mut self, lexer: &Lexer<'_>) {
+    fn set(&mut self, lexer: &Lexer<'_>, form: Form) {
         match lasting(lexer) {
             Lasting::Nothing => return,
+            // The name is put in its place elsewhere.
+            Lasting::Setting(name) if name.is_empty() => self.unclear |= form == Form::Part,
             Lasting::Setting(name) if name.contains('.') => self.name(&name),
             Lasting::Setting(_) => {}
             Lasting::Unreadable => self.unclear = true,
@@ -284,6 +325,8 @@ impl Traces {
         let behind = |words: &[&str]| words.iter().any(|word| before.eq_ignore_ascii_case(word.as_bytes()));
         let temporary = matches!(name, b"temp" | b"temporary")
             && behind(&["into", "local", "global", "create", "replace"]);
+        // DECLARE … WITH HOLD in a body, in any form.
+        self.objects |= name == b"hold" && behind(&["with"]);
         self.objects |= temporary || name == b"pg_temp" || name.starts_with(b"pg_temp_");
         let locks = name.starts_with(b"pg_advisory_") || name.starts_with(b"pg_try_advisory_");
         // Those of a transaction end with it.
@@ -292,6 +335,12 @@ impl Traces {
         if name == b"set_config" {
             self.set_config(lexer);
         }
+        // They run a text that they are given.
+        let runs = matches!(name, b"ts_stat" | b"ts_rewrite") || name.ends_with(b"_to_xml");
+        if runs && is_called(lexer) {
+            self.add(&Self { unclear: true, ..Self::everything() });
+        }
+        self.unclear |= name.starts_with(b"pg_replication_origin_session_");
     }
 
     /// Behind `set_config`.
@@ -372,6 +421,15 @@ mod tests {
                 "SELECT u&\"set\\005fconfig\"('a.b', 'x', false)",
                 Traces { unclear: true, asks: Asks::First, ..Traces::everything() },
             ),
+            (
+                "SELECT query_to_xml('SELECT 1', true, true, '')",
+                Traces { unclear: true, ..Traces::everything() },
+            ),
+            ("SELECT * FROM ts_stat('SELECT v')", Traces { unclear: true, ..Traces::everything() }),
+            (
+                "SELECT pg_replication_origin_session_setup('x')",
+                Traces { unclear: true, ..Traces::default() },
+            ),
             ("SELECT currval('s')", asks(Asks::First)),
             ("SELECT pg_catalog.\"lastval\" ()", asks(Asks::First)),
             ("INSERT INTO t DEFAULT VALUES; SELECT LASTVAL()", asks(Asks::Amid)),
@@ -433,6 +491,10 @@ mod tests {
             "SetSeed(1)",
             "CurrVal('s')",
             "lastval()",
+            "Query_To_XML('')",
+            "ts_stat('')",
+            "TS_REWRITE('')",
+            "pg_replication_origin_session_setup('')",
             "1; SET a.b = 1",
             "1;listen a",
         ]);

@@ -421,7 +421,7 @@ fn habit_of(currval: Currval) -> Habit {
     match currval {
         Currval::Learn => Habit::Never,
         Currval::Transaction => Habit::Amid,
-        Currval::Session => Habit::Later,
+        Currval::Session => Habit::Always,
     }
 }
 

@@ -124,6 +124,8 @@ pub(crate) struct Worker {
     /// Servers that are amid a long reply, with their ids.
     long: Vec<(usize, u64)>,
     balance: Balance,
+    /// How often a client got a server.
+    linked: u64,
     /// Most clients at a time since memory was given back.
     most_clients: usize,
     stopping: bool,
@@ -186,6 +188,7 @@ impl Worker {
             held: Vec::new(),
             long: Vec::new(),
             balance: Balance::default(),
+            linked: 0,
             most_clients: 0,
             stopping: false,
             process,

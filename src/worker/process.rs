@@ -16,14 +16,14 @@ use super::memory;
 use crate::{
     client::login::LoginShared,
     cluster::{self, Cluster, MonitorSettings},
-    config::{ClientPlacement, Config, Database, User},
+    config::{ClientPlacement, Config, Database, PoolMode, SessionFunctions, User},
     net::tls::{ClientTls, ServerTls},
     pool::{
         Pool,
         registry::{Context, Pools},
     },
     protocol::{BackendKeyData, ProtocolVersion},
-    server::{self, CancelTarget},
+    server::{self, CancelTarget, ConnectSpec},
     session::{params::Labels, state::Shared, statements::Registry},
     worker::{
         balance,
@@ -33,6 +33,9 @@ use crate::{
         message::{Message, WorkerHandle},
     },
 };
+
+/// So long the first clients of a database wait for its catalog.
+const FUNCTIONS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Most worker threads.
 pub(crate) const MAX_WORKERS: usize = 1024;
@@ -172,7 +175,7 @@ impl Process {
 
     /// Starts to watch the nodes of a pool's database, once.
     pub(crate) fn watch(self: &Arc<Self>, pool: &Arc<Pool>) {
-        let Some(seat) = &pool.seat else { return };
+        let Some(seat) = &pool.seat else { return self.keep_definitions(pool) };
         if seat.cluster.monitored.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -182,13 +185,7 @@ impl Process {
         let spec_of = move |node| {
             // Nodes are watched as the first user of the database, with whatever proves who that is.
             let pool = first.seat.as_ref().and_then(|seat| seat.sibling(node));
-            let mut spec = pool.as_ref().unwrap_or(&first).connect_spec();
-            spec.connect_query = None;
-            spec.parameters = vec![
-                ("application_name".to_owned(), "pooler".to_owned()),
-                ("client_encoding".to_owned(), "UTF8".to_owned()),
-            ];
-            spec
+            own_spec(pool.as_ref().unwrap_or(&first))
         };
         let process = Arc::downgrade(self);
         let settings = move || match process.upgrade() {
@@ -203,6 +200,29 @@ impl Process {
         };
         self.runtime.spawn(cluster::keep_catalog(Arc::clone(&cluster), spec_of.clone()));
         self.runtime.spawn(cluster::monitor(cluster, spec_of, settings));
+    }
+
+    /// Starts to keep what is known of the functions of a database without nodes, once, with the credentials of this pool.
+    fn keep_definitions(&self, pool: &Arc<Pool>) {
+        let trusted = self.config().settings.session_functions == SessionFunctions::Trust;
+        if trusted || pool.settings().mode == PoolMode::Session {
+            return;
+        }
+        let Some(definitions) = pool.database.definitions.take_over(pool) else { return };
+        let (pool, last) = (Arc::downgrade(pool), own_spec(pool));
+        let spec_of = move |_| pool.upgrade().map_or_else(|| last.clone(), |pool| own_spec(&pool));
+        self.runtime.spawn(cluster::keep_catalog(definitions, spec_of));
+    }
+
+    /// Ends when it is known what functions of a pool's database leave in sessions, or after a while without that.
+    pub(crate) async fn functions_were_looked_at(&self, pool: &Pool) {
+        let trusted = self.config().settings.session_functions == SessionFunctions::Trust;
+        if trusted || pool.settings().mode == PoolMode::Session {
+            return;
+        }
+        let catalog = pool.seat.as_ref().map_or(&pool.database.catalog, |seat| &seat.cluster.catalog);
+        // Servers are asked behind every transaction then.
+        let _ = tokio::time::timeout(FUNCTIONS_WITHIN, catalog.was_looked_at()).await;
     }
 
     /// Puts the configuration in force for pools and workers. Returns the databases that are gone.
@@ -367,6 +387,17 @@ async fn wake_readers(process: Weak<Process>, cluster: Arc<Cluster>) {
             process.workers.iter().for_each(|worker| worker.send(Message::ClusterAdvanced));
         }
     }
+}
+
+/// How pooler logs in for itself where this pool does.
+fn own_spec(pool: &Pool) -> ConnectSpec {
+    let mut spec = pool.connect_spec();
+    spec.connect_query = None;
+    spec.parameters = vec![
+        ("application_name".to_owned(), "pooler".to_owned()),
+        ("client_encoding".to_owned(), "UTF8".to_owned()),
+    ];
+    spec
 }
 
 #[cfg(test)]

@@ -19,8 +19,10 @@ use super::{
     server::{Server, ServerState},
 };
 use crate::{
-    config::{Config, PoolMode},
+    config::{Config, PoolMode, SessionFunctions},
     pool::{Pool, PoolSettings},
+    session::upstream::Hidden,
+    sql::Catalog,
 };
 
 /// So long (microseconds) a client waits for a server of its own worker, which is likely to have one soon, before others
@@ -47,6 +49,8 @@ pub(crate) struct ShardState {
     pub(crate) servers: u32,
     /// Its place among the nodes of the database, if there are some.
     pub(crate) seat: Option<ShardSeat>,
+    /// What is known of the database if it has no nodes.
+    catalog: Arc<Catalog>,
 }
 
 /// A place in the queue.
@@ -71,7 +75,27 @@ impl ShardState {
             waiting: VecDeque::new(),
             connecting: 0,
             servers: 0,
+            catalog: Arc::default(),
         }
+    }
+
+    /// What functions may leave in the session of a client in this mode, where that is looked for.
+    pub(super) fn hidden(&mut self, mode: PoolMode, policy: SessionFunctions) -> Option<Hidden<'_>> {
+        if mode == PoolMode::Session || policy == SessionFunctions::Trust {
+            return None;
+        }
+        let catalog = match &mut self.seat {
+            Some(seat) => {
+                seat.refresh_catalog();
+                &seat.catalog
+            }
+            None => {
+                self.pool.database.catalog.refresh(&mut self.catalog);
+                &self.catalog
+            }
+        };
+        let binds = policy == SessionFunctions::Pin;
+        catalog.hides().then_some(Hidden { catalog, binds })
     }
 
     /// Takes over settings after a reload.

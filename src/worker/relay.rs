@@ -271,7 +271,9 @@ impl Worker {
         else {
             return input.len();
         };
-        let Some(shard) = self.shards.get(client.shard) else { return input.len() };
+        let Some(shard) = self.shards.get_mut(client.shard) else { return input.len() };
+        let max_statements = shard.tracked_statements(client.mode);
+        let hidden = shard.hidden(client.mode, self.config.settings.session_functions);
         let mut staging = std::mem::take(&mut self.staging);
         staging.clear();
         let mut out = Outgoing::new(input, &mut staging);
@@ -290,11 +292,12 @@ impl Worker {
             client: &mut client.session,
             server: &mut server.session,
             shared: &self.process.shared,
-            max_statements: shard.tracked_statements(client.mode),
+            max_statements,
             max_packet_size: max_packet_size(&self.config),
             now: self.now,
             counts: Default::default(),
             flush: false,
+            hidden,
             refuses: server.routed.own,
         };
         let (used, stop) = upstream.translate(input, &mut out);

@@ -157,11 +157,15 @@ impl Worker {
         client.since = self.now;
         server.state = ServerState::Active(client_slot);
         server.session_client = client.mode == PoolMode::Session;
+        let sample = self.config.settings.session_audit;
+        self.linked = self.linked.wrapping_add(1);
+        let audited = sample > 0 && self.linked.is_multiple_of(u64::from(sample));
         server.session.asking = match self.config.settings.session_state {
             _ if server.session_client => Asking::Never,
-            SessionState::Suspected => Asking::Suspected,
-            SessionState::Always => Asking::Always,
+            SessionState::Suspected if !audited => Asking::Suspected,
+            SessionState::Suspected | SessionState::Always => Asking::Always,
         };
+        server.session.audit = (server.session.asking == Asking::Always).then(Box::default);
         server.since = self.now;
         server.transaction_start = self.now;
         server.query_start = 0;

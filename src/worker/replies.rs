@@ -85,21 +85,36 @@ impl Worker {
         let result = downstream.translate(input, &mut out);
         let (transactions, ready, fatal) = (downstream.transactions, downstream.ready, downstream.fatal);
         let (error, ended, told) = (downstream.error, downstream.ended, Replied::of(&downstream));
-        let terminated = downstream.terminated;
+        let (terminated, asked) = (downstream.terminated, downstream.asked);
         let habit = downstream.client.sequences.take_news();
         if !downstream.request.is_empty() {
             // If the server is gone, reading will tell.
             let _ = server.conn.send(&downstream.request);
         }
         let bytes = out.finish();
+        let stats = server.pool.shards.get(self.id).map(|shard| &shard.stats);
+        if let (true, Some(stats)) = (asked > 0, stats) {
+            stats.questions.add(asked);
+        }
         if let Some(found) = server.session.traces.take_surprise() {
             let (database, user) = (&server.pool.key.database, &server.pool.key.user);
-            tracing::info!(
+            let texts = server.session.audit.as_ref().map(|audit| audit.texts()).unwrap_or_default();
+            tracing::warn!(
                 database,
                 user,
-                "a transaction has left {}, which no text of it told",
-                Printable(&found)
+                "a transaction has left {}, which no text of it told: {}",
+                Printable(&found),
+                Printable(&texts)
             );
+            if let Some(stats) = stats {
+                stats.surprises.add(1);
+            }
+            // Whoever had it before may have met that.
+            server.session.spoiled = Some("it held what no text had told of");
+        }
+        // Before the client is told.
+        if server.pool.seat.is_none() && server.session.take_altered() {
+            server.pool.database.catalog.outdate();
         }
         if let (true, Some(client)) = (server.session.take_all_reset(), client_slot) {
             self.reset_settings(client);

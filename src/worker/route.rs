@@ -67,9 +67,7 @@ impl ShardSeat {
 
     /// The snapshot in force; an unknown one while none can be trusted.
     pub(super) fn refresh_catalog(&mut self) {
-        if self.cluster.catalog.generation() != self.catalog.generation {
-            self.catalog = self.cluster.catalog.current();
-        }
+        self.cluster.catalog.refresh(&mut self.catalog);
     }
 }
 

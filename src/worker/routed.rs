@@ -22,7 +22,6 @@ use crate::{
     pool::seat::Seat,
     protocol::TransactionStatus,
     session::{downstream::Downstream, unit::Extent},
-    sql::traces::Traces,
 };
 
 /// A server's part in routing.
@@ -400,10 +399,6 @@ impl Worker {
             server.routed.alters |= scan.alters;
             server.routed.own |= scan.own || scan.unread;
             server.routed.reads.add_all(&scan.reads);
-            if scan.attaches {
-                // The catalog knows more than the text tells.
-                server.session.traces.expect(&Traces::everything());
-            }
             if let Some(routing) = self.clients.get_mut(slot).and_then(|c| c.routing.as_mut()) {
                 routing.note(scan.attaches);
             }

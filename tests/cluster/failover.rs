@@ -43,7 +43,7 @@ async fn roles_are_found_and_a_promotion_within_a_second() {
     assert!(start.elapsed() < promoted + Duration::from_secs(1), "{:?}", start.elapsed());
     assert_eq!((cluster.primary(), cluster.choose_replica(0, None, 7)), (Some(1), None));
     assert!(cluster.generation() > generation && cluster.floors.of(&pooler::sql::Names::Any) >= epoch);
-    assert_eq!(cluster.nodes[1].report().timeline, 2);
+    until("its timeline is told", || cluster.nodes[1].report().timeline == 2).await;
 
     // H29: the old primary comes back and takes writes: it gets none.
     servers.primary.start().unwrap();

@@ -227,8 +227,8 @@ fn minimum_is_there_from_the_start_and_kept() {
         .setting("server_idle_timeout = 0.5")
         .section(&second_database(&database, "forced", &forced))
         .start();
-    let count =
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'app'";
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'app' \
+         AND application_name <> 'pooler'";
     database.wait_for(count, &["3"]);
     database.terminate("app");
     database.wait_for(count, &["3"]);
@@ -280,8 +280,10 @@ fn filling_the_minimum_takes_nothing_from_other_pools() {
     // Now `other` is one short of its minimum, and `app` has an idle server.
     two.sql("COMMIT");
     database.sql("SELECT pg_sleep(0.5)");
-    let left: Vec<String> = database
-        .sql("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = 'app'");
+    let left: Vec<String> = database.sql(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = 'app' \
+         AND application_name <> 'pooler'",
+    );
     assert!(left.len() == 1 && pids.contains(&left[0]), "{left:?} of {pids:?}");
 }
 
@@ -308,7 +310,8 @@ fn reserve_is_opened_for_those_who_have_waited() {
 
     // 0: no reserve.
     database.wait_for(
-        "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND datname = current_database()",
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND datname = current_database() \
+         AND application_name <> 'pooler'",
         &["0"],
     );
     let pooler = reserve("0");

@@ -7,8 +7,8 @@ use crate::support::{database::Database, msg::*, pooler::Pooler};
 const LOCK: &str = "SELECT pg_advisory_lock(7)";
 const UNLOCK: &str = "SELECT pg_advisory_unlock(7)";
 
-const SERVERS: &str =
-    "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND datname = current_database()";
+const SERVERS: &str = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND datname = current_database() \
+    AND application_name <> 'pooler'";
 
 /// SHOW PINS without how long: reason, servers, pins.
 fn pins(pooler: &Pooler) -> Vec<[String; 3]> {

@@ -300,7 +300,15 @@ const SCRIPTS: &[(&str, &[Step])] = &[
             (Any, "COMMIT", ""),
         ],
     ),
-    ("sequence", &[(P, "SELECT nextval('seq') > 0", "t"), (P, "SELECT currval('seq') = lastval()", "t")]),
+    (
+        "sequence",
+        &[
+            (Any, "BEGIN", ""),
+            (P, "SELECT nextval('seq') > 0", "t"),
+            (P, "SELECT currval('seq') = lastval()", "t"),
+            (Any, "COMMIT", ""),
+        ],
+    ),
     (
         "advisory lock",
         &[
@@ -412,7 +420,7 @@ fn scripts_are_true_of_postgresql() {
 fn transactions_and_sessions_run_where_they_belong() {
     let cluster = nodes();
     // What a client sets stays where it has set it: with one server on each node that is what the next statement finds.
-    let pooler = start(&cluster, |setup| setup.setting("default_pool_size = 1"));
+    let pooler = start(&cluster, |setup| setup.setting("default_pool_size = 1\ncurrval = \"transaction\""));
     let mut wrong = Vec::new();
     for extended in [false, true] {
         for (script, steps) in SCRIPTS {

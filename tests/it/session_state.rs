@@ -165,12 +165,6 @@ fn prepared_settings_count_when_they_are_executed() {
     }
 }
 
-/// What keeps servers with their clients, by the console.
-fn pinned(pooler: &Pooler) -> Vec<String> {
-    let column = |row: Vec<(String, String)>| row.into_iter().find(|(name, _)| name == "pinned").unwrap().1;
-    pooler.console("SHOW SERVERS").into_iter().map(column).filter(|reason| !reason.is_empty()).collect()
-}
-
 /// Ways to bind a server to its client, how the binding ends, and what SHOW SERVERS calls it.
 const BOUND: [(&str, &str, &str, &str); 8] = [
     ("CREATE TEMP TABLE t (x int)", "SELECT count(*) FROM t", "DROP TABLE t", "temporary objects"),
@@ -184,7 +178,7 @@ const BOUND: [(&str, &str, &str, &str); 8] = [
         "cursor WITH HOLD",
     ),
     ("LISTEN news", "SELECT 1", "UNLISTEN news", "LISTEN"),
-    ("PREPARE p AS SELECT 1", "EXECUTE p", "DEALLOCATE p", "PREPARE"),
+    ("PREPARE p AS SELECT '\u{e9}'", "EXECUTE p", "DEALLOCATE p", "PREPARE"),
     (
         "DO $$ BEGIN CREATE TEMP TABLE t (x int); END $$",
         "SELECT count(*) FROM t",
@@ -206,10 +200,10 @@ fn what_cannot_follow_binds_the_server_for_as_long_as_it_is_there() {
             assert_eq!(backend(&mut client), own, "{binds}");
             assert_ne!(backend(&mut other), own, "{binds}");
         }
-        let pinned: Vec<String> = pinned(&pooler);
+        let pinned = pooler.pinned();
         assert_eq!(pinned, [reason], "{binds}");
         client.sql(ends);
-        assert!(self::pinned(&pooler).is_empty(), "{binds}: still pinned");
+        assert!(pooler.pinned().is_empty(), "{binds}: still pinned");
         let servers: Vec<String> = (0..4).map(|_| backend(&mut client)).collect();
         assert!(servers.iter().any(|server| *server != own), "{binds}: still bound behind {ends}");
     }
@@ -229,7 +223,7 @@ fn each_of_several_things_binds_the_server_by_itself() {
         ("SET SESSION AUTHORIZATION app", "RESET SESSION AUTHORIZATION", "SESSION AUTHORIZATION"),
         ("SET work_mem = '7MB'", "RESET work_mem", ""),
     ];
-    let reason_now = || pinned(&pooler).concat();
+    let reason_now = || pooler.pinned().concat();
     for (binds, uses, ends, reason) in BOUND.iter().filter(|(.., reason)| *reason != "advisory lock") {
         for (begin, end, other) in others {
             let case = format!("{binds}, {begin}");
@@ -300,14 +294,73 @@ fn what_function_calls_leave_is_noticed() {
         let mut client = pooler.connect();
         client.send(&binds);
         client.ready(1);
-        assert_eq!(pinned(&pooler), [reason]);
+        assert_eq!(pooler.pinned(), [reason]);
         for _ in 0..4 {
             assert_eq!(other.sql("SELECT current_setting('app.tenant', true) = 'a'"), ["NULL"]);
         }
         client.send(&ends);
         client.ready(1);
-        assert!(pinned(&pooler).is_empty(), "{reason}");
+        assert!(pooler.pinned().is_empty(), "{reason}");
     }
+}
+
+/// Names pass as they are: nobody else's statement has them, and what they set is noticed.
+#[test]
+fn statements_that_are_not_tracked_bind_the_server() {
+    let database = Database::new();
+    let pooler = Pooler::of(
+        &database,
+        &["default_pool_size = 3", "server_round_robin = true", "workers = 1", "max_prepared_statements = 0"],
+    );
+    let (mut one, mut two, mut other) = (pooler.connect(), pooler.connect(), pooler.connect());
+    let run = |client: &mut Raw, messages: &[Vec<u8>]| {
+        client.send_all(messages);
+        let frames = client.ready(1);
+        assert!(frames.iter().all(|frame| frame.tag != b'E'), "{frames:?}");
+        frames.iter().filter(|frame| frame.tag == b'D').map(|row| row.row()).collect::<Vec<_>>()
+    };
+    run(&mut one, &[parse("x", "SELECT 'one'"), parse("set", "SET app.tenant = 'a'"), sync()]);
+    run(&mut two, &[parse("x", "SELECT 'two'"), sync()]);
+    for _ in 0..3 {
+        assert_eq!(run(&mut one, &[bind("x", &[]), execute(), sync()]), ["one"]);
+        assert_eq!(run(&mut two, &[bind("x", &[]), execute(), sync()]), ["two"]);
+    }
+    assert_eq!(pooler.pinned(), ["PREPARE", "PREPARE"]);
+    run(&mut one, &[bind("set", &[]), execute(), sync()]);
+    run(&mut one, &[close("x"), close("set"), sync()]);
+    run(&mut two, &[close("x"), sync()]);
+    assert!(pooler.pinned().is_empty());
+    for _ in 0..4 {
+        assert_eq!(state(&mut other)[0].split('|').nth(2), Some("none"));
+        assert_eq!(state(&mut one)[0].split('|').nth(2), Some("a"));
+    }
+}
+
+/// Looking now and then: what is found is logged with the texts, without their values, and counted.
+#[test]
+fn audit_finds_what_no_text_told() {
+    let database = Database::new();
+    database.sql(
+        "CREATE FUNCTION hides(text) RETURNS text LANGUAGE sql AS \
+         $$ SELECT set_config('work_mem', '7MB', false) $$",
+    );
+    let options =
+        ["default_pool_size = 1", "workers = 1", "session_functions = \"trust\"", "session_audit = 2"];
+    let pooler = Pooler::of(&database, &options);
+    let mut client = pooler.connect();
+    for _ in 0..2 {
+        client.sql("SELECT hides('a secret')");
+    }
+    pooler.wait_for_log(
+        "a transaction has left settings (work_mem), which no text of it told: SELECT hides('')",
+    );
+    assert!(!pooler.log().contains("a secret"));
+    let audit = pooler.console("SHOW AUDIT").remove(0);
+    let count = |name: &str| audit.iter().find(|(n, _)| n == name).unwrap().1.parse::<u32>().unwrap();
+    assert!(count("questions") >= 1 && count("surprises") == 1, "{audit:?}");
+    // What was left follows the client, and nobody meets it.
+    assert_eq!(client.sql("SHOW work_mem"), ["7MB"]);
+    assert_eq!(pooler.connect().sql("SHOW work_mem"), ["4MB"]);
 }
 
 #[test]
@@ -351,8 +404,13 @@ fn questions_of_poolers_own_do_not_show() {
 #[test]
 fn what_functions_hide_is_found_by_asking_always() {
     let database = Database::new();
-    let options =
-        ["default_pool_size = 3", "server_round_robin = true", "workers = 1", "session_state = \"always\""];
+    let options = [
+        "default_pool_size = 3",
+        "server_round_robin = true",
+        "workers = 1",
+        "session_state = \"always\"",
+        "session_functions = \"trust\"",
+    ];
     let pooler = Pooler::of(&database, &options);
     database.sql(
         "CREATE FUNCTION hides() RETURNS text LANGUAGE sql AS \
@@ -372,7 +430,7 @@ fn what_functions_hide_is_found_by_asking_always() {
     }
     pooler.wait_for_log("a transaction has left settings (work_mem), which no text of it told");
     client.sql("SELECT keeps()");
-    assert_eq!(pinned(&pooler), ["temporary objects"]);
+    assert_eq!(pooler.pinned(), ["temporary objects"]);
     for _ in 0..6 {
         assert_eq!(client.sql("SELECT count(*) FROM t"), ["0"]);
         assert!(other.try_sql("SELECT count(*) FROM t").is_err());

@@ -1,4 +1,5 @@
-//! SHOW PINS: servers that stay with their clients between transactions, and why. PgBouncer has nothing of it.
+//! SHOW PINS and AUDIT: servers that stay with their clients between transactions, and why; how often servers were asked what
+//! is left in their sessions. PgBouncer has nothing of it.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,9 @@ pub(super) const PINS: Columns = &[
     ("longest", Int8),
     ("pins", Int8),
 ];
+
+pub(super) const AUDIT: Columns =
+    &[("database", Text), ("user", Text), ("questions", Int8), ("surprises", Int8)];
 
 /// How many servers are kept, and for how long.
 #[derive(Default)]
@@ -58,6 +62,22 @@ pub(super) async fn pins(commands: &Commands) -> Vec<Row> {
             text(kept.longest / 1_000_000),
             text(kept.pins),
         ]
+    };
+    found.into_iter().map(row).collect()
+}
+
+/// How often servers of each pool were asked, and held what no text had told of.
+pub(super) fn audit(commands: &Commands) -> Vec<Row> {
+    let mut found: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
+    for pool in commands.process.pools.all() {
+        let counts = found.entry((pool.key.database.clone(), pool.key.user.clone())).or_default();
+        for shard in &pool.shards {
+            counts.0 += shard.stats.questions.get();
+            counts.1 += shard.stats.surprises.get();
+        }
+    }
+    let row = |((database, user), (questions, surprises)): ((String, String), (u64, u64))| {
+        vec![text(database), text(user), text(questions), text(surprises)]
     };
     found.into_iter().map(row).collect()
 }

@@ -14,6 +14,8 @@ const EXAMPLES: &[(&str, &str, &str, &str)] = &[
     ("client_placement", r#""even""#, "even", r#""evenly""#),
     ("pool_mode", r#""session""#, "session", r#""sesion""#),
     ("session_state", r#""always""#, "always", r#""never""#),
+    ("session_audit", "1000", "1000", "-1"),
+    ("session_functions", r#""pin""#, "pin", r#""ask""#),
     ("currval", r#""session""#, "session", r#""server""#),
     ("default_pool_size", "5", "5", r#""many""#),
     ("min_pool_size", "3", "3", "21"),

@@ -181,6 +181,7 @@ impl Stage {
             now: self.now,
             counts: Counts::default(),
             flush: false,
+            hidden: None,
             refuses: false,
         };
         let (used, stop) = upstream.translate(input, &mut out);

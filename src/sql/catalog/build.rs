@@ -5,7 +5,7 @@ use hashbrown::{HashMap, HashSet};
 use super::{
     Catalog, CatalogError, IsRead, body,
     body::Facts,
-    builtin, effects, extensions,
+    builtin, effects, extensions, hides,
     names::{
         ATTRIBUTE, FUNCTION, FUNCTION_BAD, FUNCTION_READS, FUNCTION_SESSION, FUNCTION_WRITES, OPERATOR,
         RELATION, RELATION_SESSION, TAINT_WRITES, TAINTED,
@@ -66,6 +66,7 @@ pub(super) fn build(
     writes::spread(&mut builder);
     builder.sessions_of_relations();
     effects::fill(&mut builder);
+    hides::fill(&mut builder);
     let mut catalog = builder.catalog;
     catalog.names.shrink();
     Ok(catalog)

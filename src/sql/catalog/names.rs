@@ -24,6 +24,12 @@ pub(super) const RELATION_SESSION: u16 = 1 << 9;
 pub(super) const FUNCTION_WRITES: u16 = 1 << 10;
 /// Tainted, and reading it may change relations.
 pub(super) const TAINT_WRITES: u16 = 1 << 11;
+/// What bears this name leaves something in the session that no text tells of.
+pub(super) const HIDES: u16 = 1 << 12;
+/// And that nobody can ask for.
+pub(super) const HIDES_MORE: u16 = 1 << 13;
+/// What bears this name asks for the last numbers of sequences.
+pub(super) const ASKS: u16 = 1 << 14;
 
 /// Effects of a name: a place in the catalog's lists, or one of these.
 pub(super) const OWN: u32 = u32::MAX;

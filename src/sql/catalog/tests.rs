@@ -11,6 +11,7 @@ const OPERATORS: usize = 3;
 const FUNCTIONS: usize = 4;
 const RELATIONS: usize = 7;
 const INHERITS: usize = 8;
+const TRIGGERS: usize = 10;
 const FOREIGN_KEYS: usize = 9;
 const MENTIONS: usize = 15;
 
@@ -216,4 +217,51 @@ fn names_that_the_server_would_cut_are_dangerous() {
     let long = [b'x'; 64];
     assert!(catalog.is_tainted(&long) && !catalog.add_reads(&long, &mut Vec::new()));
     assert!(!catalog.is_tainted(&long[1..]));
+}
+
+#[test]
+fn what_functions_hide_is_found_by_the_names_that_a_text_mentions() {
+    let made = Made::new()
+        .function("20000", "set_tenant", "sql", "SELECT set_config('app.tenant', $1, false)")
+        .function("20001", "set_any", "plpgsql", "BEGIN PERFORM set_config(k, v, false); END")
+        .function("20002", "set_local", "sql", "SELECT set_config('app.x', $1, true)")
+        .function("20003", "outer", "plpgsql", "BEGIN PERFORM set_tenant('a'); END")
+        .function("20004", "last", "sql", "SELECT lastval()")
+        .function("20005", "touch", "plpgsql", "BEGIN NEW.at := now(); RETURN NEW; END")
+        .function("20006", "makes", "plpgsql", "BEGIN CREATE TEMP TABLE t (); RETURN NEW; END")
+        .function("20007", "py", "plpython3u", "GD['x'] = 1")
+        .relation("20010", "quiet", "r", "")
+        .relation("20011", "loud", "r", "")
+        .relation("20012", "part_of_loud", "r", "")
+        .relation("20013", "v", "v", "SELECT outer(1) AS x")
+        .row(INHERITS, &["20012", "20010"])
+        .row(TRIGGERS, &["20010", "20005", "", ""])
+        .row(TRIGGERS, &["20011", "20006", "", ""]);
+    let catalog = made.catalog();
+    let unknown = catalog.outdated().hidden_in(b"SELECT 1");
+    assert_eq!(unknown.map(|traces| traces.names), Some(vec!["app.tenant".into()]));
+    let asked = Traces { names: vec!["app.tenant".into()], ..Traces::everything() };
+    let more = Traces { unclear: true, ..asked.clone() };
+    let asks = Traces { asks: Asks::Amid, ..Traces::default() };
+    for (text, expected) in [
+        ("SELECT set_tenant('x')", Some(&asked)),
+        ("SELECT \"Set_Tenant\"('x'), SET_TENANT(1)", Some(&asked)),
+        ("SELECT * FROM v", Some(&asked)),
+        ("SELECT public.outer()", Some(&asked)),
+        ("SELECT set_any('a', 'b')", Some(&more)),
+        ("SELECT py()", Some(&more)),
+        ("INSERT INTO loud VALUES (1)", Some(&asked)),
+        ("DO $$ BEGIN PERFORM set_tenant('x'); END $$", Some(&asked)),
+        ("EXECUTE p", Some(&asked)),
+        ("SELECT last()", Some(&asks)),
+        ("SELECT '\\', set_tenant('x') --'", Some(&asked)),
+        ("SELECT set_local('x'), touch(), lower('set_tenant')", None),
+        ("UPDATE quiet SET x = 1; SELECT * FROM part_of_loud", None),
+    ] {
+        assert_eq!(catalog.hidden_in(text.as_bytes()).as_deref(), expected, "{text}");
+    }
+    let made = made.row(INHERITS, &["20011", "20010"]);
+    assert_eq!(made.catalog().hidden_in(b"INSERT INTO quiet VALUES (1)").as_deref(), Some(&asked));
+    assert_eq!(Made::new().catalog().hidden_in(b"SELECT set_tenant('x')"), None);
+    assert_eq!(Catalog::default().hidden_in(b"SELECT 1").as_deref(), Some(&Traces::everything()));
 }

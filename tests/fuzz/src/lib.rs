@@ -86,6 +86,7 @@ impl Relay {
             now: 0,
             counts: Default::default(),
             flush: false,
+            hidden: None,
             refuses: false,
         };
         let (used, stop) = upstream.translate(&self.from_client, &mut out);

@@ -147,9 +147,10 @@ impl Database {
         superuser(self.cluster, &self.name).sql(sql)
     }
 
-    /// Client connections that PostgreSQL has to this database, the superuser's own aside.
+    /// Client connections that PostgreSQL has to this database, the superuser's own and those that pooler has for itself aside.
     pub fn server_count(&self) -> usize {
-        let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename <> 'postgres'";
+        let count = "SELECT count(*) FROM pg_stat_activity \
+            WHERE datname = current_database() AND usename <> 'postgres' AND application_name <> 'pooler'";
         self.sql(count)[0].parse().unwrap()
     }
 

@@ -226,6 +226,13 @@ impl Pooler {
         Raw::login_with(self.port, "app", &self.database, &password_of("app"), more)
     }
 
+    /// What keeps servers with their clients.
+    pub fn pinned(&self) -> Vec<String> {
+        let columns = self.console("SHOW SERVERS").into_iter().flatten();
+        let reasons = columns.filter(|(name, _)| name == "pinned").map(|(_, reason)| reason);
+        reasons.filter(|reason| !reason.is_empty()).collect()
+    }
+
     /// A console session.
     pub fn admin(&self) -> Raw {
         Raw::login(self.port, "admin", "pooler", &password_of("admin"))

@@ -1,0 +1,129 @@
+//! SQL PREPARE: what a client has prepared is there on every server, and nobody else's (H16, S36).
+
+use crate::support::{
+    database::Database,
+    msg::*,
+    pooler::{Pooler, Setup},
+    raw::Raw,
+};
+
+/// Servers are taken in turn.
+fn turning() -> (Database, Pooler) {
+    let database = Database::new();
+    database
+        .sql("CREATE TABLE things (x int); INSERT INTO things VALUES (1), (2); GRANT ALL ON things TO app");
+    let setting = "default_pool_size = 3\nserver_round_robin = true\nworkers = 1";
+    let pooler = Setup::new(&database).setting(setting).start();
+    let mut clients: Vec<Raw> = (0..3).map(|_| pooler.connect()).collect();
+    ["BEGIN", "COMMIT"].iter().for_each(|sql| clients.iter_mut().for_each(|client| drop(client.sql(sql))));
+    pooler.wait_for_pool("sv_idle", 3);
+    (database, pooler)
+}
+
+const MINE: &str = "SELECT name FROM pg_prepared_statements WHERE from_sql ORDER BY name";
+
+fn sqlstate(client: &mut Raw, sql: &str) -> String {
+    client.try_sql(sql).unwrap_err().field(b'C')
+}
+
+#[test]
+fn prepared_texts_follow_their_client_and_nobody_else() {
+    let (_database, pooler) = turning();
+    let mut clients: Vec<Raw> = (0..3).map(|_| pooler.connect()).collect();
+    let mut stranger = pooler.connect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.sql(&format!("PREPARE p (int) AS SELECT {n} + $1"));
+        client.sql(&format!("prepare \"Odd \"\"name\"\"\" AS SELECT 'odd {n}'; "));
+    }
+    assert_eq!(pooler.pinned().len(), 0);
+    for round in 0..4 {
+        for (n, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.sql(&format!("EXECUTE p ({round})")), [(n + round).to_string()]);
+            assert_eq!(client.sql("EXECUTE \"Odd \"\"name\"\"\""), [format!("odd {n}")]);
+            client.send_all(&[parse("", "EXECUTE p (0)"), bind("", &[]), execute(), sync()]);
+            assert!(client.ready(1).iter().any(|frame| frame.tag == b'D' && frame.row() == n.to_string()));
+            assert_eq!(client.sql(MINE), ["Odd \"name\"", "p"]);
+        }
+        assert_eq!(sqlstate(&mut stranger, "EXECUTE p (1)"), "26000");
+        assert!(stranger.sql(MINE).is_empty());
+    }
+    clients[0].sql("DEALLOCATE p");
+    for _ in 0..4 {
+        assert_eq!(sqlstate(&mut clients[0], "EXECUTE p (1)"), "26000");
+        assert_eq!(clients[0].sql(MINE), ["Odd \"name\""]);
+        assert_eq!(clients[1].sql("EXECUTE p (1)"), ["2"]);
+    }
+    clients[1].sql("DEALLOCATE ALL");
+    clients[2].sql("DISCARD ALL");
+    for client in &mut clients[1..] {
+        for _ in 0..4 {
+            assert!(client.sql(MINE).is_empty());
+        }
+    }
+    // The name is free again.
+    clients[1].sql("PREPARE p AS SELECT 'new'");
+    for _ in 0..4 {
+        assert_eq!(clients[1].sql("EXECUTE p"), ["new"]);
+    }
+}
+
+/// PREPARE is not undone by a rollback (PostgreSQL docs, PREPARE), but what fails is not done.
+#[test]
+fn rollbacks_and_errors_leave_what_postgresql_leaves() {
+    let (database, pooler) = turning();
+    let mut direct = database.connect();
+    let mut pooled = pooler.connect();
+    for script in [
+        &["BEGIN", "PREPARE a AS SELECT 1", "ROLLBACK", "EXECUTE a"][..],
+        &["BEGIN", "PREPARE b AS SELECT 1", "SELECT 1/0", "EXECUTE b", "ROLLBACK", "EXECUTE b"],
+        &["PREPARE c AS SELECT 1/0", "EXECUTE c", "PREPARE c AS SELECT 1", "EXECUTE c"],
+        &["PREPARE d AS SELECT * FROM nowhere", "EXECUTE d"],
+        &["BEGIN", "PREPARE e AS SELECT 1", "DEALLOCATE e", "PREPARE e AS SELECT 2", "COMMIT", "EXECUTE e"],
+        &["PREPARE f AS SELECT 1; SELECT 2", "EXECUTE f", "DEALLOCATE f"],
+        &["DO $$ BEGIN EXECUTE 'PREPARE g AS SELECT 3'; END $$", "EXECUTE g"],
+        &["EXPLAIN (COSTS OFF) EXECUTE g", "CREATE TEMP TABLE made AS EXECUTE g", "DROP TABLE made"],
+    ] {
+        for sql in script {
+            let plain = |answer: Result<Vec<String>, Frame>| answer.map_err(|error| error.field(b'C'));
+            assert_eq!(plain(pooled.try_sql(sql)), plain(direct.try_sql(sql)), "{sql}");
+        }
+        for _ in 0..3 {
+            assert_eq!(pooled.sql(MINE), direct.sql(MINE), "{script:?}");
+        }
+    }
+    assert_eq!(pooler.pinned().len(), 0);
+}
+
+/// What cannot be prepared again is an error where it is executed, and costs nothing else.
+#[test]
+fn statement_that_cannot_be_prepared_again_is_an_error() {
+    let (database, pooler) = turning();
+    let mut client = pooler.connect();
+    client.sql("PREPARE p AS SELECT count(*) FROM things");
+    client.sql("PREPARE q AS SELECT 'still there'");
+    assert_eq!(client.sql("EXECUTE p"), ["2"]);
+    database.sql("DROP TABLE things");
+    for _ in 0..4 {
+        // 42P01 where the server had it, 26000 where it did not.
+        assert!(["42P01", "26000"].contains(&&*sqlstate(&mut client, "EXECUTE p")));
+        assert_eq!(client.sql("EXECUTE q"), ["still there"]);
+    }
+}
+
+#[test]
+fn too_many_bind_the_server() {
+    let (_database, pooler) = turning();
+    let mut client = pooler.connect();
+    for n in 0..17 {
+        client.sql(&format!("PREPARE p{n} AS SELECT {n}"));
+    }
+    assert_eq!(pooler.pinned().len(), 1);
+    for n in 0..17 {
+        assert_eq!(client.sql(&format!("EXECUTE p{n}")), [n.to_string()]);
+    }
+    client.sql("DEALLOCATE p0");
+    assert_eq!(pooler.pinned().len(), 0);
+    for _ in 0..4 {
+        assert_eq!(client.sql("EXECUTE p16"), ["16"]);
+    }
+}
