@@ -2,7 +2,6 @@
 program and its directory. Also compares what libpq has sent and received, message by message."""
 
 import os
-import re
 import subprocess
 import sys
 
@@ -27,12 +26,13 @@ def main():
 
 
 def outcome(setting, program, test, port, source):
-    """What a test prints, and its trace where PostgreSQL compares it: the others depend on how much sockets take."""
+    """What a test prints, and its trace, where PostgreSQL compares it; of the others, which depend on how much sockets take, how
+    they end."""
     expected, trace = f"{source}/traces/{test}.trace", f"{setting.dir}/trace"
     traced = ["-t", trace] if os.path.exists(expected) else []
     printed = setting.printed([program, "-r", "700", *traced, test, f"host=127.0.0.1 port={port} user=postgres dbname=postgres"], {})
     if not traced:
-        return "\n".join(sorted(set(re.sub(r"\d+|PORT", "N", re.sub(r"\.+", "...", printed)).splitlines())))
+        return printed.splitlines()[-1]
     with open(expected) as f, open(trace) as g:
         messages = f.read(), g.read()
     return f"{printed}trace as in the source: {messages[0] == messages[1]}\n{messages[1]}"
