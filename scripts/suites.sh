@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-all=(libpq_pipeline)
+all=(libpq_pipeline isolation psycopg2 asyncpg node-postgres)
 if [ $# = 0 ]; then
     failed=()
     for suite in "${all[@]}"; do "$0" "$suite" || failed+=("$suite"); done
@@ -34,8 +34,58 @@ libpq_pipeline() {
     arguments=("$cache/libpq_pipeline" "$dir")
 }
 
-arguments=()
+# The distribution's isolationtester, with the tests of the source.
+isolation() {
+    local library=$cache/session_of_pid.so
+    need_postgres_source "$cache/postgres-source"
+    [ -f /usr/include/postgresql/libpq-fe.h ] || apt_install libpq-dev
+    cc -shared -fPIC -O1 -o "$library" tests/suites/session_of_pid.c -I"$("$pg/bin/pg_config" --includedir)"
+    arguments=("$pg/lib/pgxs/src/test/isolation" "$cache/postgres-source/src/test/isolation" "$library")
+}
+
+# The packages of requirements.txt, and the tests of one of them, which come with its source.
+python_driver() {
+    local name=$1 version venv=$cache/suites-venv requirements=tests/suites/requirements.txt
+    version=$(sed -n "s/^$name\(-binary\)\?==//p" "$requirements")
+    python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv
+    if ! cmp -s "$requirements" "$venv/installed.txt"; then
+        say "Installing Python packages"
+        python3 -m venv --clear "$venv"
+        "$venv/bin/pip" install -q --disable-pip-version-check -r "$requirements"
+        cp "$requirements" "$venv/installed.txt"
+    fi
+    if [ ! -d "$cache/$name-$version/tests" ]; then
+        say "Fetching the source of $name"
+        # What psycopg2 is built for is asked of pg_config.
+        command -v pg_config >/dev/null || apt_install libpq-dev
+        (cd "$cache" && "$venv/bin/pip" download -q --disable-pip-version-check --no-deps --no-binary :all: "$name==$version" &&
+            tar -xf "$name-$version.tar.gz" "$name-$version/tests" && rm "$name-$version.tar.gz")
+    fi
+    program=drivers arguments=("$name" "$cache/$name-$version" "$venv/bin/python")
+}
+psycopg2() { python_driver psycopg2; }
+asyncpg() { python_driver asyncpg; }
+
+# The packages of package.json, with their tests from the source.
+node-postgres() {
+    local dir=$cache/node-postgres name
+    need_node
+    if ! cmp -s tests/suites/package-lock.json "$dir/node_modules/installed.json"; then
+        say "Installing node-postgres"
+        mkdir -p "$dir"
+        cp tests/suites/package{,-lock}.json "$dir"
+        (cd "$dir" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null)
+        [ -d "$dir/source" ] || need_source node-postgres "$dir/source" '*/packages/*/test' '*/packages/pg/script'
+        for name in pg pg-pool pg-cursor pg-query-stream; do cp -r "$dir/source/packages/$name/test" "$dir/node_modules/$name"; done
+        cp -r "$dir/source/packages/pg/script" "$dir/node_modules/pg"
+        cp tests/suites/package-lock.json "$dir/node_modules/installed.json"
+    fi
+    program=drivers arguments=(node-postgres "$dir" node)
+}
+
+program=$suite arguments=()
+mkdir -p "$cache"
 "$suite"
 say "Building"
 cargo build --quiet --locked --release --bin pooler
-PYTHONPATH=benches exec python3 "tests/suites/$suite.py" "${CARGO_TARGET_DIR:-target}/release/pooler" "${arguments[@]}" "$@"
+PYTHONPATH=benches exec python3 "tests/suites/$program.py" "${CARGO_TARGET_DIR:-target}/release/pooler" "${arguments[@]}" "$@"

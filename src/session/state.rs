@@ -270,6 +270,15 @@ impl ServerSession {
         self.label = shared.labels.keeping(&self.label, keep);
     }
 
+    /// Before another transaction: by then the role may have been dropped and made anew, and the server would go on with the
+    /// one that is gone. Of all settings only this one is looked up when it is set.
+    pub fn doubt_role(&mut self, shared: &Shared) {
+        if !Arc::ptr_eq(&self.label, &self.reported) && self.label.get("role").is_some() {
+            // No role's name.
+            self.label = shared.labels.with(&self.label, "role", "");
+        }
+    }
+
     /// The settings that were sent last have not been applied.
     pub fn restore_label(&mut self) {
         self.label = Arc::clone(&self.before);

@@ -98,9 +98,9 @@ password = "admin"
         command = [f"{self.bin}/psql", "-X", "-q", "-h", "127.0.0.1", "-p", str(port), "-d", database, *arguments]
         return self.printed(command, environment or {"PATH": os.environ["PATH"], "PGUSER": "postgres"}, timeout)
 
-    def printed(self, command, environment, timeout=300, stdin=None):
+    def printed(self, command, environment, timeout=300, stdin=None, directory=None):
         """What a program prints, errors and a failure too, but for ports."""
-        with subprocess.Popen(command, env=environment, cwd=self.dir, stdin=stdin or subprocess.DEVNULL,
+        with subprocess.Popen(command, env=environment, cwd=directory or self.dir, stdin=stdin or subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             try:
                 output = process.communicate(timeout=timeout)[0]
@@ -115,7 +115,7 @@ password = "admin"
         console = {"PATH": os.environ["PATH"], "PGUSER": "admin", "PGPASSWORD": "admin"}
         for _ in range(100):
             servers = self.psql(self.pooler_port, "pooler", "-A", "-t", "-c", "SHOW SERVERS", environment=console).splitlines()
-            wrong = [line for line in servers if not (line.startswith("S|") and "|idle|" in line and line.endswith("|"))]
+            wrong = [line for line in servers if not re.fullmatch(r"S\|.*\|(idle|used)\|.*\|", line)]
             if servers and not wrong:
                 break
             time.sleep(0.1)
