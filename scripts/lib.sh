@@ -124,13 +124,25 @@ cache_dir() {
     fi
 }
 
-# The distribution's source of PostgreSQL: regression tests and pg_proc.dat, in this directory. The lists of the system stay as
-# they are.
+# The distribution's source of PostgreSQL, in this directory: its tests and pg_proc.dat.
 need_postgres_source() {
-    local dir temporary file package version options
+    local dir package
     dir=$1
-    [ -d "$dir/src/test/regress/data" ] && [ -f "$dir/src/include/catalog/pg_proc.dat" ] && return
-    say "Fetching the source of PostgreSQL into $dir"
+    [ -d "$dir/src/test/isolation/specs" ] && return
+    package=$(apt-cache pkgnames postgresql- | grep -E '^postgresql-[0-9]+$' | sort -V | tail -n 1)
+    need_source "$package" "$dir" \
+        '*/src/test/regress/sql/*' '*/src/test/regress/data/*' '*/src/test/regress/parallel_schedule' \
+        '*/src/test/modules/libpq_pipeline/*' '*/src/test/isolation/*' \
+        '*/src/pl/plpgsql/src/sql/*' '*/src/include/catalog/pg_proc.dat'
+}
+
+# These files of the source of a package, in this directory; of the distribution, or else of a newer Debian. The lists of the system stay
+# as they are.
+need_source() {
+    local package dir temporary file version options
+    package=$1 dir=$2
+    shift 2
+    say "Fetching the source of $package into $dir"
     command -v bzip2 >/dev/null || apt_install bzip2
     temporary=$(mktemp -d)
     mkdir -p "$temporary"/{parts,lists/partial,cache/archives/partial}
@@ -140,19 +152,28 @@ need_postgres_source() {
     done
     options=(-qq -o APT::Sandbox::User=root -o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$temporary/parts"
         -o "Dir::State::lists=$temporary/lists" -o "Dir::Cache=$temporary/cache")
-    apt-get "${options[@]}" update || fail "apt-get update failed; is this machine online?"
-    package=$(apt-cache pkgnames postgresql- | grep -E '^postgresql-[0-9]+$' | sort -V | tail -n 1)
-    # Mirrors do not have every version that their lists name.
-    for version in $(apt-cache "${options[@]}" showsrc "$package" | sed -n 's/^Version: //p' | sort -uV); do
-        (cd "$temporary" && apt-get "${options[@]}" source --download-only --tar-only "$package=$version" 2>/dev/null) && break
-    done
+    fetch_source || {
+        file=/usr/share/keyrings/debian-archive-keyring.gpg
+        for version in trixie forky sid; do
+            echo "deb-src [signed-by=$file] http://deb.debian.org/debian $version main" >"$temporary/parts/newer.list"
+            [ -f "$file" ] && fetch_source && break
+        done
+    }
     file=$(printf '%s\n' "$temporary"/*.orig.tar.*)
     [ -f "$file" ] || fail "Could not fetch the source of $package with apt-get."
     mkdir -p "$dir"
-    tar -xf "$file" -C "$dir" --strip-components=1 --wildcards \
-        '*/src/test/regress/sql/*' '*/src/test/regress/data/*' '*/src/test/regress/parallel_schedule' \
-        '*/src/pl/plpgsql/src/sql/*' '*/src/include/catalog/pg_proc.dat'
+    tar -xf "$file" -C "$dir" --strip-components=1 --wildcards "$@"
     rm -rf "$temporary"
+}
+
+# Only the tarball of the package itself. Mirrors do not have every version that their lists name.
+fetch_source() {
+    apt-get "${options[@]}" update || fail "apt-get update failed; is this machine online?"
+    for version in $(apt-cache "${options[@]}" showsrc "$package" 2>/dev/null | sed -n 's/^Version: //p' | sort -uV); do
+        (cd "$temporary" && apt-get "${options[@]}" source --download-only --tar-only "$package=$version" >/dev/null 2>&1) || true
+        compgen -G "$temporary/*.orig.tar.*" >/dev/null && return
+    done
+    return 1
 }
 
 need_node() {

@@ -13,4 +13,4 @@ source=$(cache_dir)/postgres-source
 need_postgres_source "$source"
 say "Building"
 cargo build --quiet --locked --release --bin pooler
-PYTHONPATH=benches exec python3 tests/regress/run.py "${CARGO_TARGET_DIR:-target}/release/pooler" "$source/src/test/regress" "$@"
+PYTHONPATH=benches:tests/suites exec python3 tests/regress/run.py "${CARGO_TARGET_DIR:-target}/release/pooler" "$source/src/test/regress" "$@"

@@ -93,6 +93,8 @@ impl LoginError {
     pub fn report(&self) -> Option<&dyn Report> {
         match self {
             Self::Closed | Self::Io(_) | Self::Handshake(_) => None,
+            // PostgreSQL says nothing either. Clients that end before they have begun send such a thing.
+            Self::Packet(StartupPacketError::Length | StartupPacketError::CancelLength) => None,
             _ => Some(self),
         }
     }

@@ -7,7 +7,7 @@ use super::{
     bonds::Bonds,
     effects::Effects,
     ending::{Ending, Outcome},
-    params::{Label, Labels},
+    params::{Label, Labels, Params},
     pipeline::{Pipeline, Synthetic, Undone},
     prepared::Texts,
     resets::Resets,
@@ -299,6 +299,15 @@ impl ServerSession {
         self.label = shared.labels.keeping(&self.label, keep);
     }
 
+    /// Before another transaction: by then the role may have been dropped and made anew, and the server would go on with the
+    /// one that is gone. Of all settings only this one is looked up when it is set.
+    pub fn doubt_role(&mut self, shared: &Shared) {
+        if !Arc::ptr_eq(&self.label, &self.reported) && self.label.get("role").is_some() {
+            // No role's name.
+            self.label = shared.labels.with(&self.label, "role", "");
+        }
+    }
+
     /// The settings that were sent last have not been applied.
     pub fn restore_label(&mut self) {
         self.label = Arc::clone(&self.before);
@@ -321,19 +330,46 @@ impl ServerSession {
             sql.push(';');
         }
         self.label.write_changes(&client.label, &mut sql);
+        self.set(&sql, Arc::clone(&client.label), write);
+    }
+
+    /// Tries a client's startup parameters, from what servers have at login: a value may say a part only (DateStyle), and the
+    /// rest is not to be another client's. Of parameters that the server reports its own word counts, also when it says
+    /// nothing because nothing has changed: they may be spelled in another way.
+    pub fn try_startup(
+        &mut self,
+        client: &mut ClientSession,
+        at_login: &Params,
+        wanted: &Params,
+        shared: &Shared,
+        write: impl FnOnce(&str),
+    ) {
+        let mut asked_for = at_login.clone();
+        wanted.iter().for_each(|(name, value)| asked_for.set(name, value));
+        let mut sql = String::new();
+        self.label.write_changes(at_login, &mut sql);
+        at_login.write_changes(&asked_for, &mut sql);
+        let is_reported = |name: &str| self.reported.get(name).is_some();
+        let told = self.label.iter().filter(|(name, _)| is_reported(name));
+        let untold = wanted.iter().filter(|(name, _)| !is_reported(name));
+        client.label = shared.labels.intern(Params::from_pairs(told.chain(untold)));
+        self.set(&sql, Arc::clone(&client.label), write);
+    }
+
+    fn set(&mut self, sql: &str, label: Label, write: impl FnOnce(&str)) {
         if !sql.is_empty() {
             self.pipeline.push(super::pipeline::Expected::InjectedQuery);
             // A simple Query drops the unnamed statement (postgres.c, exec_simple_query).
             self.unnamed_of = NOBODY;
-            write(&sql);
+            write(sql);
         }
-        self.before = std::mem::replace(&mut self.label, Arc::clone(&client.label));
+        self.before = std::mem::replace(&mut self.label, label);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::params::Params, *};
+    use super::*;
 
     // H45: one of the two going back to its value made the server good again, although the other had not.
     #[test]

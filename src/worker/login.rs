@@ -187,13 +187,10 @@ impl Worker {
             return;
         };
         client.state = ClientState::LoginLinked(server_slot);
-        let mut label = Params::clone(&welcome.label);
-        for (name, value) in client.info.wanted.iter() {
-            label.set(name, value);
-        }
-        client.session.label = self.process.shared.labels.intern(label);
         let mut bytes = Vec::new();
-        server.session.adopt(&mut client.session, |sql| encode::query(&mut bytes, sql));
+        let write = |sql: &str| encode::query(&mut bytes, sql);
+        let (at_login, wanted) = (&welcome.label, &client.info.wanted);
+        server.session.try_startup(&mut client.session, at_login, wanted, &self.process.shared, write);
         if bytes.is_empty() {
             return self.login_parameters_tried(slot, server_slot);
         }

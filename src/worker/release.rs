@@ -239,6 +239,7 @@ impl Worker {
     pub(super) fn free(&mut self, slot: usize) {
         let Some(server) = self.servers.get_mut(slot) else { return };
         server.since = self.now;
+        server.session.doubt_role(&self.process.shared);
         if server.cancels > 0 {
             server.state = ServerState::BeingCanceled;
             return;

@@ -94,6 +94,23 @@ fn malformed_startup_packets_end_their_connection_only() {
     }
 }
 
+// S12: a client that ends before it has begun (Terminate in front of the startup packet) takes any answer for an error.
+#[test]
+fn startup_packets_of_impossible_length_are_not_answered() {
+    let pair = Pair::new();
+    let begun = startup(3 << 16, &[("user", "app")]);
+    for bytes in [[&b"X\0\0\0\x04"[..], &begun].concat(), vec![0; 64], packet(b""), packet(&[0, 3])] {
+        for port in [pair.database.port, pair.pooler.port] {
+            let mut client = Raw::open(port);
+            let _ = client.try_send(&bytes);
+            client.finish_sending();
+            let mut answer = Vec::new();
+            let _ = client.drain(&mut answer);
+            assert_eq!(answer, b"", "{bytes:?}");
+        }
+    }
+}
+
 #[test]
 fn startup_packet_may_come_byte_by_byte() {
     let pair = Pair::new();

@@ -111,6 +111,35 @@ fn startup_parameters_hold_in_every_transaction() {
     }
 }
 
+// S36, S42: a value may be spelled in another way, or say a part only (DateStyle): the rest is not another client's.
+#[test]
+fn startup_values_are_what_a_server_of_ones_own_makes_of_them() {
+    let values = [
+        ("DateStyle", "iso"),
+        ("DateStyle", "postgres"),
+        ("DateStyle", "ymd"),
+        ("client_encoding", "utf-8"),
+        ("TimeZone", "utc"),
+        ("standard_conforming_strings", "1"),
+    ];
+    for pair in pairs() {
+        // The second time it is known what servers make of them.
+        for startup in [values, values].as_flattened() {
+            pair.pooled(&[]).sql(
+                "SET DateStyle TO 'SQL, DMY'; SET extra_float_digits TO -7; SET TimeZone TO 'Asia/Tokyo'",
+            );
+            let (mut direct, mut pooled) = (pair.direct(&[*startup]), pair.pooled(&[*startup]));
+            assert_eq!(reports(&pooled), reports(&direct), "{startup:?}");
+            assert_eq!(show(&mut pooled), show(&mut direct), "{startup:?}");
+            let date = "SELECT '01/02/03'::date, 1";
+            assert_eq!(pooled.sql(date), direct.sql(date), "{startup:?}");
+            pooled.sql("RESET DateStyle");
+            direct.sql("RESET DateStyle");
+            assert_eq!(show(&mut pooled), show(&mut direct), "{startup:?}");
+        }
+    }
+}
+
 // H44, S42
 #[test]
 fn reset_brings_back_the_startup_values() {

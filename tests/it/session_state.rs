@@ -436,3 +436,33 @@ fn what_functions_hide_is_found_by_asking_always() {
         assert!(other.try_sql("SELECT count(*) FROM t").is_err());
     }
 }
+
+// H45: a role that is dropped and made anew is another one, on servers too that have had the former one.
+#[test]
+fn role_is_the_one_that_has_the_name_now() {
+    let database = Database::new();
+    let pooler = Pooler::of(&database, &["default_pool_size = 2", "workers = 1"]);
+    let role = format!("{}_worker", database.name);
+    let make = format!(
+        "CREATE ROLE {role}; GRANT {role} TO app; CREATE TABLE for_worker AS SELECT 'seen' AS word; GRANT SELECT ON for_worker TO {role}"
+    );
+    database.sql(&make);
+    let (set, read) = (format!("SET ROLE {role}"), "SELECT word, current_user FROM for_worker");
+    let mut holder = pooler.connect();
+    holder.sql("BEGIN");
+    let mut first = pooler.connect();
+    first.sql(&set);
+    assert_eq!(first.sql(read), [format!("seen|{role}")]);
+    drop(first);
+    database.sql(&format!("DROP TABLE for_worker; DROP ROLE {role}; {make}"));
+    holder.sql("COMMIT");
+    // On the server that has just become free.
+    let mut second = pooler.connect();
+    second.sql(&set);
+    holder.sql("BEGIN");
+    // On the other one.
+    assert_eq!(second.sql(read), [format!("seen|{role}")]);
+    holder.sql("COMMIT");
+    second.sql("RESET ROLE");
+    database.sql(&format!("DROP TABLE for_worker; DROP ROLE {role}"));
+}

@@ -1,0 +1,101 @@
+"""Drivers' own tests: of psycopg2, asyncpg and node-postgres. Called by scripts/suites.sh with pooler, the suite, the directory
+of its tests, and the program that runs them."""
+
+import json
+import os
+import sys
+import xml.etree.ElementTree as xml
+
+from setting import Setting
+from verdict import judge
+
+PID = "the process that answers, and notifies, is that of the server at hand, not the one that the client was told of at login"
+TERMINATED = "who terminates a server by its process does not disconnect the client, which has another one for its next transaction"
+
+KNOWN = {
+    "psycopg2": {},
+    "asyncpg": {},
+    "node-postgres": {},
+}
+# Tests that ran when this was written, and a few less.
+FEWEST = {"psycopg2": 700, "asyncpg": 350, "node-postgres": 200}
+
+
+class Suite(Setting):
+    def __init__(self, pooler, name, tests, program):
+        super().__init__(pooler, postgres_options={"max_connections": "200", "wal_level": "logical"})
+        self.name, self.tests, self.program = name, tests, program
+
+    def prepared_cluster(self, name):
+        port = self.cluster(name, "CREATE DATABASE test")
+        self.run_sql(port, "test", "CREATE EXTENSION hstore")
+        return port
+
+    def environment(self, port):
+        return os.environ | {
+            "PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": "postgres", "PGDATABASE": "test", "PGPASSWORD": "none",
+            "PSYCOPG2_TESTDB": "test", "PSYCOPG2_TEST_REPL_DSN": "", "PGTESTNOSSL": "true", "TEST_TIMEOUT": "20000",
+        }
+
+    def python(self, port, only):
+        """Outcomes by test."""
+        report = f"{self.dir}/report.xml"
+        chosen = ["-k", " or ".join(only)] if only else []
+        said = self.printed([self.program, "-W", "ignore", "-m", "pytest", "-q", "--tb=native", "-p", "no:cacheprovider",
+                             f"--rootdir={self.tests}", f"--junitxml={report}", *chosen, f"{self.tests}/tests"],
+                            self.environment(port), timeout=900, directory=self.tests)
+        if not os.path.exists(report):
+            sys.exit(said[-3000:])
+        outcomes = {}
+        for case in xml.parse(report).iter("testcase"):
+            told = [part for part in case if part.tag in ("failure", "error", "skipped")]
+            name = f"{case.get('classname').removeprefix('tests.')}.{case.get('name')}"
+            outcomes[name] = "\n".join(f"{part.tag}\n{part.get('message')}" for part in told) or "passed"
+        os.remove(report)
+        return outcomes
+
+    def node(self, port, only):
+        """The same; of node-postgres itself by file, as each is a program."""
+        outcomes = {}
+        environment = self.environment(port)
+        pg = f"{self.tests}/node_modules/pg"
+        self.printed([self.program, "script/create-test-tables.js"], environment, directory=pg)
+        files = sorted(f"{where.removeprefix(pg + '/test/')}/{file}" for where, _, files in os.walk(f"{pg}/test/integration")
+                       for file in files if file.endswith("-tests.js"))
+        for file in files:
+            if not only or any(part in file for part in only):
+                said = self.printed([self.program, f"test/{file}"], environment, timeout=30, directory=pg)
+                failed = "exit status" in said or "HANGS" in said
+                outcomes[file] = f"failed\n{said[-2000:]}" if failed else "passed"
+        for package, files in {"pg-pool": "test/*.js", "pg-cursor": "test/*.js", "pg-query-stream": "test/*.ts"}.items():
+            if not only or any(part in package for part in only):
+                report = f"{self.dir}/report.json"
+                said = self.printed(
+                    [self.program, "../mocha/bin/mocha.js", "--exit", "--timeout", "20000", "-r", "tsx", "-R", "json",
+                     "--reporter-options", f"output={report}", files], environment, directory=f"{self.tests}/node_modules/{package}")
+                if not os.path.exists(report):
+                    sys.exit(said[-3000:])
+                with open(report) as f:
+                    results = json.load(f)
+                os.remove(report)
+                for kind in "passes", "failures", "pending":
+                    outcomes |= {f"{package}: {test['fullTitle']}": f"{kind}\n{test['err'].get('message', '')}" for test in results[kind]}
+        return outcomes
+
+
+def main():
+    pooler, name, tests, program, *only = sys.argv[1:]
+    suite = Suite(pooler, name, tests, program)
+    try:
+        ports = suite.prepared_cluster("direct"), suite.in_front_of(suite.prepared_cluster("behind"))
+        run = suite.node if name == "node-postgres" else suite.python
+        direct, pooled = (run(port, only) for port in ports)
+        left = suite.left_behind(expected="pooler error|server login failed")
+    finally:
+        suite.stop()
+    known = {test: reason for test, reason in KNOWN[name].items() if not only or test in direct or test in pooled}
+    judge(name, direct, pooled, known, left, few=1 if only else FEWEST[name], by_first_line=True)
+
+
+if __name__ == "__main__":
+    main()
