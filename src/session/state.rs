@@ -320,7 +320,7 @@ impl ServerSession {
         self.adopt_prepared(client, write);
     }
 
-    fn adopt_settings(&mut self, client: &mut ClientSession, mut write: impl FnMut(&str)) {
+    fn adopt_settings(&mut self, client: &mut ClientSession, write: impl FnMut(&str)) {
         let forget = self.meet_sequences(client);
         if Arc::ptr_eq(&self.label, &client.label) && forget.is_none() {
             return;
