@@ -4,7 +4,11 @@
 
 use std::{fs::File, net::SocketAddr, path::PathBuf};
 
-use super::{AuthType, Database, Settings, SslMode, file::Reader, problem::Problem};
+use super::{
+    AuthType, Database, Settings, SslMode,
+    file::{Dialect, Reader},
+    problem::Problem,
+};
 use crate::auth::stored::Stored;
 
 /// Longest path of a unix socket (`sun_path` without its end), less `/.s.PGSQL.65535`.
@@ -21,13 +25,15 @@ pub(super) fn check(reader: &mut Reader<'_>) {
         && config.settings.min_pool_size > config.settings.default_pool_size
     {
         let problem = reader.at("pooler", "min_pool_size", "min_pool_size is greater than default_pool_size");
-        reader.problems.push(problem.remedy("lower min_pool_size or raise default_pool_size"));
+        reader.tell(problem.remedy("lower min_pool_size or raise default_pool_size"));
     }
     if config.databases.is_empty() {
         let problem = Problem::in_file(reader.file, "no database is configured");
-        reader
-            .problems
-            .push(problem.remedy("add [databases.NAME] with host = \"…\", or url = \"postgres://…\""));
+        let remedy = match reader.dialect {
+            Dialect::Toml => "add [databases.NAME] with host = \"…\", or url = \"postgres://…\"",
+            Dialect::PgBouncer => "add NAME = host=… to [databases]",
+        };
+        reader.tell(problem.remedy(remedy));
     }
     for database in config.databases.values() {
         one_database(reader, database);
@@ -123,7 +129,11 @@ fn users(reader: &mut Reader<'_>) {
     let mut found: Vec<Problem> = Vec::new();
     if reader.config.users.is_empty() {
         let problem = reader.at("pooler", "", "no user is configured, so nobody can log in");
-        found.push(problem.remedy("add [users.NAME] with password, or set auth_file"));
+        let remedy = match reader.dialect {
+            Dialect::Toml => "add [users.NAME] with password, or set auth_file",
+            Dialect::PgBouncer => "set auth_file",
+        };
+        found.push(problem.remedy(remedy));
     }
     if settings.auth_type == AuthType::ScramSha256 {
         let is_md5 = |password: &str| password.len() == 35 && password.starts_with("md5");
@@ -149,7 +159,11 @@ fn users(reader: &mut Reader<'_>) {
         };
         let message = format!("user \"{}\" {what} and cannot log in", user.name.escape_debug());
         let problem = reader.at(&format!("users.{}", user.name), "", message);
-        found.push(problem.remedy("give password, password_file or an entry in auth_file"));
+        let remedy = match reader.dialect {
+            Dialect::Toml => "give password, password_file or an entry in auth_file",
+            Dialect::PgBouncer => "give a password in auth_file",
+        };
+        found.push(problem.remedy(remedy));
     }
     for (key, names) in [("admin_users", &settings.admin_users), ("stats_users", &settings.stats_users)] {
         for name in names.iter().filter(|name| !reader.config.users.contains_key(*name)) {
@@ -191,7 +205,7 @@ fn one_database(reader: &mut Reader<'_>, database: &Database) {
             "min_pool_size",
             format!("min_pool_size is greater than the pool size of {size}"),
         );
-        reader.problems.push(problem.remedy("lower min_pool_size or raise pool_size"));
+        reader.tell(problem.remedy("lower min_pool_size or raise pool_size"));
     }
     if let Some(problem) = own_address(&settings, database) {
         let problem = reader.at(&table, "", problem);

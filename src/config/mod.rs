@@ -13,6 +13,7 @@ mod file;
 mod foreign;
 mod interpolate;
 mod nodes;
+mod pgbouncer;
 mod problem;
 mod resolve;
 mod secrets;
@@ -32,6 +33,7 @@ pub use self::{
     file::Loaded,
     interpolate::Environment,
     nodes::{At, MOST_NODES, NodeAddress, PatroniApi},
+    pgbouncer::Given,
     problem::{Problem, Problems},
     resolve::is_console,
     settings::{SETTINGS, Settings, ShownSetting},
@@ -51,6 +53,8 @@ pub struct Config {
     pub users: BTreeMap<String, Arc<User>>,
     /// The file it came from; `None` with `--upstream`.
     pub path: Option<PathBuf>,
+    /// What SHOW CONFIG and SET call the settings if that is a pgbouncer.ini.
+    pub pgbouncer: Option<Given>,
 }
 
 /// When a server goes back to its pool.
@@ -105,6 +109,8 @@ pub enum LogFormat {
     Text,
     /// One JSON object an event.
     Json,
+    /// As PgBouncer's.
+    Pgbouncer,
 }
 
 /// Which worker serves a client.

@@ -59,16 +59,14 @@ impl Reader<'_> {
             Err(error) => {
                 let message = format!("cannot read auth_file {}: {error}", file.display());
                 let problem = self.at("pooler", "auth_file", message);
-                self.problems
-                    .push(problem.remedy("give the path of a text file that pooler's user can read"));
+                self.tell(problem.remedy("give the path of a text file that pooler's user can read"));
                 return;
             }
         };
         let (entries, errors) = auth_file::parse(&text);
         for (line, error) in errors {
             let problem = Problem::in_file(&file, error.to_string()).at(Some(line));
-            self.problems
-                .push(problem.remedy("write \"user\" \"password\" (a quote inside is written \"\")"));
+            self.tell(problem.remedy("write \"user\" \"password\" (a quote inside is written \"\")"));
         }
         let mut seen = BTreeMap::new();
         for entry in entries {

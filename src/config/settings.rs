@@ -34,13 +34,18 @@ const AUTH_TYPES: Choice<AuthType> = Choice(&[
     ("md5", AuthType::Md5),
     ("scram-sha-256", AuthType::ScramSha256),
 ]);
-const LOG_FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+const LOG_FORMATS: Choice<LogFormat> =
+    Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json), ("pgbouncer", LogFormat::Pgbouncer)]);
 const SESSION_STATES: Choice<SessionState> =
     Choice(&[("suspected", SessionState::Suspected), ("always", SessionState::Always)]);
 const PLACEMENTS: Choice<ClientPlacement> = Choice(&[
     ("packed", ClientPlacement::Packed),
     ("even", ClientPlacement::Even),
     ("rotate", ClientPlacement::Rotate),
+]);
+pub(super) const FACILITIES: Word = Word(&[
+    "auth", "authpriv", "daemon", "user", "local0", "local1", "local2", "local3", "local4", "local5",
+    "local6", "local7",
 ]);
 const LOG_LEVELS: Word = Word(&["off", "error", "warn", "info", "debug", "trace"]);
 
@@ -100,6 +105,11 @@ settings! {
         unix_socket_dir: Option<PathBuf> = "", FilePath, Restart, "In PgBouncer `/tmp`, where any local user may take the name first.";
         /// Permissions of the unix socket.
         unix_socket_mode: u32 = "0777", Mode, Restart;
+        /// Group that the unix socket belongs to; empty: that of the process.
+        unix_socket_group: String = "", Text, Restart;
+        /// Let other processes listen on the same TCP addresses (SO_REUSEPORT), so that a new one can start before the old one
+        /// ends. Cancel requests reach only the process that they happen to be sent to.
+        so_reuseport: bool = "false", Flag, Restart, "In PgBouncer it is also there to use more than one core.";
         /// Worker threads; 0: one for each core.
         workers: usize = "0", Number(0..=1024), Restart, "PgBouncer has one thread.";
         /// Which worker serves a client: `packed` (as few workers as the load needs: fewer wake-ups and less
@@ -276,9 +286,26 @@ settings! {
         /// How long sent bytes may stay unacknowledged; 0: the kernel's default.
         tcp_user_timeout: Duration = "0", Time, Live, "A plain number is milliseconds in PgBouncer; here it is seconds, as everywhere.";
     }
+    "Process" {
+        /// File that holds the process id while the process runs; empty: none. If that of a running process is there already,
+        /// the start fails.
+        pidfile: Option<PathBuf> = "", FilePath, Restart;
+        /// System user to become at the start, who has no more groups than its own; empty: no change. The files that
+        /// are read and written belong to it, not to who starts it.
+        user: String = "", Text, Restart;
+    }
     "Log and statistics" {
-        /// `text` (a readable line for each event) or `json` (an object for each event), on standard error.
+        /// `text` (a readable line for each event), `json` (an object for each event) or `pgbouncer` (lines as those of
+        /// PgBouncer, always in UTC).
         log_format: LogFormat = "text", LOG_FORMATS, Restart, "Not in PgBouncer.";
+        /// File that the log goes to, besides standard error. Opened again at RELOAD and SIGHUP; empty: none.
+        logfile: Option<PathBuf> = "", FilePath, Live;
+        /// Send the log to syslog (`/dev/log`), too.
+        syslog: bool = "false", Flag, Live;
+        /// Facility of syslog.
+        syslog_facility: String = "daemon", FACILITIES, Live;
+        /// Name by which syslog knows the process.
+        syslog_ident: String = "pooler", Text, Live, "In PgBouncer `pgbouncer`.";
         /// Least important level that is logged: `off`, `error`, `warn`, `info`, `debug` or `trace`.
         log_level: String = "info", LOG_LEVELS, Live, "Takes the place of PgBouncer's `verbose`.";
         /// Log logins of clients and connections to servers.
@@ -306,7 +333,7 @@ pub struct ShownSetting {
 
 impl Settings {
     /// The lines of SHOW CONFIG: flags as 0 and 1, times in seconds, as PgBouncer prints them.
-    pub fn rows(&self) -> Vec<ShownSetting> {
+    pub(super) fn rows(&self) -> Vec<ShownSetting> {
         let defaults = Self::default();
         let shown = |row: &Row<Self>| ShownSetting {
             key: row.name,
@@ -319,7 +346,7 @@ impl Settings {
 
     /// SET: changes one setting that can be changed live. Paths have to be absolute, since there is no
     /// file that they could be relative to. What settings need of each other is not checked.
-    pub fn set(&mut self, key: &str, value: &str) -> Result<(), SettingError> {
+    pub(super) fn set(&mut self, key: &str, value: &str) -> Result<(), SettingError> {
         let row = find(SETTINGS, key)?;
         if row.change == Change::Restart {
             return Err(SettingError::NeedsRestart { name: row.name });
@@ -344,7 +371,7 @@ impl Settings {
 
     /// Takes what only a restart can change from `running`, so that SHOW CONFIG keeps telling the truth
     /// after a reload.
-    pub fn keep_restart_settings(&mut self, running: &Self) {
+    pub(super) fn keep_restart_settings(&mut self, running: &Self) {
         for row in SETTINGS.iter().filter(|row| row.change == Change::Restart) {
             (row.copy)(self, running);
         }
