@@ -77,6 +77,8 @@ impl Commands {
     /// Reads the configuration again. What cannot be read changes nothing. Blocks on files.
     pub(crate) fn reload(&self) -> Result<(), Problems> {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who has moved the file of the log wants it opened again, whatever becomes of the rest.
+        (self.apply_log)(&self.process.config().settings);
         reload::reload(&self.process, &self.source)?;
         self.in_force();
         Ok(())

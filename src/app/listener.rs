@@ -113,7 +113,13 @@ fn socket_path(settings: &Settings) -> Option<PathBuf> {
 
 /// Somebody answers on the unix socket.
 pub(super) fn is_socket_in_use(settings: &Settings) -> bool {
-    socket_path(settings).is_some_and(|path| std::os::unix::net::UnixStream::connect(path).is_ok())
+    socket_path(settings).is_some_and(|path| path.exists() && !is_left_behind(&path))
+}
+
+/// The process that made the socket is gone. Who may not connect cannot know.
+fn is_left_behind(path: &Path) -> bool {
+    let connected = std::os::unix::net::UnixStream::connect(path);
+    connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, BindError> {
@@ -144,7 +150,7 @@ fn bind_unix(path: &Path, settings: &Settings) -> Result<Listener, BindError> {
     let name = path.display().to_string();
     let fail = |e| BindError::new(&name, e);
     if std::fs::metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        if !is_left_behind(path) {
             return Err(fail(io::ErrorKind::AddrInUse.into()));
         }
         // Left behind by a process that was killed.

@@ -30,6 +30,7 @@ mod own_portals;
 mod own_settings;
 mod parameters;
 mod patroni;
+mod pgbouncer;
 mod pipeline;
 mod prepared;
 mod program;
