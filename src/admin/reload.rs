@@ -68,6 +68,7 @@ fn put_in_force(process: &Arc<Process>, config: Config) -> Result<(), TlsError> 
         config: Arc::new(config),
     };
     process.set_live(live);
+    process.logins.lookups.forget_all();
     for database in process.renew_pools(tls_changed) {
         for worker in &process.workers {
             worker.send(Message::Kill { database: Some(database.clone()), reason: "database removed" });

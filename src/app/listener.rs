@@ -23,7 +23,7 @@ use crate::{
         login::{Accepted, CancelRequest, LoginContext, Opened, login},
     },
     config::{PoolMode, Settings},
-    pool::registry::proved,
+    pool::registry::{credentials, proved},
     server::{self, Keepalive},
     worker::{message::Message, process::Process},
 };
@@ -247,8 +247,12 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 /// Takes one connection through its login and hands it on.
 async fn open(accepted: Accepted, process: Arc<Process>, commands: Arc<Commands>) {
     let live = process.live();
-    let context =
-        LoginContext { config: live.config, tls: live.client_tls, shared: Arc::clone(&process.logins) };
+    let context = LoginContext {
+        config: live.config,
+        tls: live.client_tls,
+        server_tls: live.server_tls,
+        shared: Arc::clone(&process.logins),
+    };
     match login(accepted, &context).await {
         Ok(Opened::LoggedIn(client)) => {
             if let Some(database) = &client.database {
@@ -271,6 +275,7 @@ fn hand_on(client: Box<LoggedIn>, process: &Arc<Process>, commands: &Arc<Command
     };
     let pool = process.pool(database, &client.user_config);
     if let Some(credentials) = proved(client.password.as_ref(), client.scram_keys.as_ref())
+        .or_else(|| client.looked_up.as_ref().map(credentials))
         && database.user.is_none()
     {
         pool.offer_credentials(&credentials);

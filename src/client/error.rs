@@ -4,7 +4,7 @@ use std::io;
 
 use crate::{
     auth::AuthError,
-    client::limits::LimitError,
+    client::{limits::LimitError, lookup::LookupError},
     error::Report,
     protocol::startup::{OptionsError, StartupPacketError},
 };
@@ -30,6 +30,8 @@ pub enum LoginError {
     Limit(#[from] LimitError),
     #[error(transparent)]
     Auth(#[from] AuthError),
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
     /// A wrong password or an unknown user, in PostgreSQL's words whatever the method.
     #[error("password authentication failed for user \"{user}\"")]
     WrongPassword { user: String, cause: AuthError },
@@ -114,6 +116,8 @@ impl Report for LoginError {
         match self {
             Self::Closed | Self::Io(_) => "08006",
             Self::SslRequired => "28000",
+            // It may work the next time.
+            Self::Lookup(_) => "57P03",
             Self::NoSuchDatabase(_) => "3D000",
             Self::ConsoleNotAllowed => "42501",
             _ => self.inner().map_or("08P01", Report::sqlstate),
@@ -136,6 +140,7 @@ impl Report for LoginError {
             Self::ConsoleNotAllowed => {
                 Some("The console serves the users in admin_users and stats_users.".to_owned())
             }
+            Self::Lookup(_) => Some("The log of the pooler says why auth_query failed.".to_owned()),
             Self::NoAlpn => Some("Offer the ALPN protocol \"postgresql\".".to_owned()),
             _ => self.inner().and_then(Report::hint),
         }

@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::{
     ConsoleRight, LoggedIn,
     error::LoginError,
+    lookup::{Found, Lookups},
     password::{Dialogue, Proof},
     startup::Request,
     wire::Wire,
@@ -21,8 +22,8 @@ use crate::{
     auth::{AuthError, SecretCache},
     client::limits::{Admission, ClientLimits, ClientPermit},
     config::{Config, Database, PeerAddr, SslMode, User, is_console},
-    error::{Printable, Report},
-    net::tls::ClientTls,
+    error::{Printable, Report, Secret},
+    net::tls::{ClientTls, ServerTls},
     protocol::{BackendKeyData, ProtocolVersion, encode::Severity, startup::StartupPacket},
 };
 
@@ -31,6 +32,7 @@ use crate::{
 pub struct LoginShared {
     pub limits: Arc<ClientLimits>,
     pub secrets: SecretCache,
+    pub lookups: Lookups,
     /// User id of the process: its owner reaches the console through the unix socket without a password.
     uid: Option<u32>,
 }
@@ -39,7 +41,7 @@ impl LoginShared {
     /// Fails if the operating system has no random bytes.
     pub fn new() -> Result<Self, AuthError> {
         let uid = std::fs::metadata("/proc/self").ok().map(|metadata| metadata.uid());
-        Ok(Self { limits: Arc::default(), secrets: SecretCache::new()?, uid })
+        Ok(Self { limits: Arc::default(), secrets: SecretCache::new()?, lookups: Lookups::default(), uid })
     }
 }
 
@@ -49,6 +51,8 @@ pub struct LoginContext {
     pub config: Arc<Config>,
     /// `None`: client_tls_sslmode is disable.
     pub tls: Option<Arc<ClientTls>>,
+    /// For auth_query.
+    pub server_tls: Arc<ServerTls>,
     pub shared: Arc<LoginShared>,
 }
 
@@ -135,6 +139,7 @@ enum Outcome {
 /// A client that is who it says, and what it may use.
 struct Session {
     proof: Proof,
+    looked_up: Option<Secret<String>>,
     user_config: Arc<User>,
     target: Target,
 }
@@ -225,19 +230,35 @@ impl Login<'_> {
 
         if console && self.context.is_owner(user, self.peer) {
             let (proof, target) = (Proof::default(), Target::Console(ConsoleRight::Admin));
-            return Ok(Session { proof, user_config: user_config(config, user), target });
+            return Ok(Session { proof, looked_up: None, user_config: user_config(config, user), target });
         }
         let tls = self.context.tls.as_ref().filter(|_| wire.is_tls());
         let binding = tls.map(|tls| Arc::clone(&tls.server_end_point)).filter(|hash| !hash.is_empty());
-        let dialogue = Dialogue { config, secrets: &self.context.shared.secrets, binding, user };
-        let proof = dialogue.run(wire).await?;
+        let lookups = &self.context.shared.lookups;
+        let lookup = config.lookup(user, database);
+        let found = match &lookup {
+            Some(lookup) => Some(lookups.find(config, &self.context.server_tls, lookup, user).await?),
+            None => None,
+        };
+        let secrets = &self.context.shared.secrets;
+        let are_md5 = lookup.is_some() && lookups.are_md5();
+        let dialogue = Dialogue { config, secrets, binding, user, found: found.as_ref(), are_md5 };
+        let proof = dialogue.run(wire).await.inspect_err(|_| {
+            if let Some(lookup) = &lookup {
+                lookups.forget(lookup, user);
+            }
+        })?;
         let target = if console {
             Target::Console(console_right(config, user).ok_or(LoginError::ConsoleNotAllowed)?)
         } else {
             let found = config.resolve_database(database);
             Target::Database(found.ok_or_else(|| LoginError::NoSuchDatabase(database.to_owned()))?)
         };
-        Ok(Session { proof, user_config: user_config(config, user), target })
+        let looked_up = match found {
+            Some(Found::Secret(secret)) => Some(secret),
+            _ => None,
+        };
+        Ok(Session { proof, looked_up, user_config: user_config(config, user), target })
     }
 
     fn finish(self, session: Session, wire: Wire) -> Result<LoggedIn, LoginError> {
@@ -261,6 +282,7 @@ impl Login<'_> {
             parameters: request.parameters,
             scram_keys: session.proof.scram_keys,
             password: session.proof.password,
+            looked_up: session.looked_up,
             peer: self.peer.clone(),
             tls_description,
             permit: self.permit,

@@ -5,8 +5,9 @@
 use std::{fs::File, net::SocketAddr, path::PathBuf};
 
 use super::{
-    AuthType, Database, Settings, SslMode,
+    At, AuthType, Config, Database, Settings, SslMode,
     file::{Dialect, Reader},
+    is_console,
     problem::Problem,
 };
 use crate::auth::stored::Stored;
@@ -35,6 +36,7 @@ pub(super) fn check(reader: &mut Reader<'_>) {
         };
         reader.tell(problem.remedy(remedy));
     }
+    lookups(reader, &config);
     for database in config.databases.values() {
         one_database(reader, database);
     }
@@ -124,10 +126,62 @@ fn readable(reader: &mut Reader<'_>, name: &str, file: Option<&PathBuf>) {
     reader.problems.push(problem.remedy("give the path of a PEM file that pooler's user can read"));
 }
 
+/// auth_query needs a database that can be asked, and somebody who can log in there.
+fn lookups(reader: &mut Reader<'_>, config: &Config) {
+    let settings = &config.settings;
+    let global = ("pooler".to_owned(), Some(&settings.auth_user), Some(&settings.auth_dbname));
+    let own = config.databases.values().map(|database| {
+        let table = format!("databases.{}", database.name);
+        (table, database.auth_user.as_ref(), database.auth_dbname.as_ref())
+    });
+    for (table, user, elsewhere) in std::iter::once(global).chain(own) {
+        if let Some(name) = elsewhere.filter(|name| !name.is_empty()) {
+            if is_console(name) {
+                let problem = reader.at(&table, "auth_dbname", "auth_dbname leads to the console");
+                reader.problems.push(problem.remedy("name a database that PostgreSQL has"));
+            } else if config.resolve_database(name).is_none() {
+                let message =
+                    format!("auth_dbname names \"{}\", which is not configured", name.escape_debug());
+                let problem = reader.at(&table, "auth_dbname", message);
+                reader.tell(problem.remedy("add the database, or correct the name"));
+            }
+        }
+        let Some(user) = user.filter(|user| !user.is_empty()) else { continue };
+        let password = config.users.get(user).and_then(|user| user.password.as_ref());
+        let what = match password {
+            None => "has no password",
+            Some(password) if password.0.starts_with("SCRAM-SHA-256$") => {
+                "has a SCRAM secret, which only its owner can use"
+            }
+            Some(_) => continue,
+        };
+        let problem = reader.at(&table, "auth_user", format!("auth_user \"{}\" {what}", user.escape_debug()));
+        let remedy =
+            "unless PostgreSQL lets it in without, list it with its password in clear text, or an md5 hash";
+        reader.warnings.push(problem.remedy(remedy));
+    }
+    for database in config.databases.values() {
+        let finds_nodes =
+            !database.patroni.is_empty() || database.nodes.iter().any(|node| node.at == At::Each);
+        if finds_nodes
+            && config.lookup("", &database.name).is_some_and(|lookup| lookup.database.name == database.name)
+        {
+            let table = format!("databases.{}", database.name);
+            let problem = reader.at(&table, "", "auth_query cannot be asked where nodes are found out");
+            reader.problems.push(
+                problem.remedy("set auth_dbname to a database with host, or with nodes that are listed"),
+            );
+        }
+    }
+}
+
 fn users(reader: &mut Reader<'_>) {
     let settings = &reader.config.settings;
     let mut found: Vec<Problem> = Vec::new();
-    if reader.config.users.is_empty() {
+    // PostgreSQL may know those who are in no list.
+    let asks = !settings.auth_user.is_empty()
+        || reader.config.databases.values().any(|database| database.auth_user.is_some());
+    if reader.config.users.is_empty() && !asks {
         let problem = reader.at("pooler", "", "no user is configured, so nobody can log in");
         let remedy = match reader.dialect {
             Dialect::Toml => "add [users.NAME] with password, or set auth_file",
@@ -153,6 +207,7 @@ fn users(reader: &mut Reader<'_>) {
     }
     for user in reader.config.users.values().filter(|_| settings.auth_type != AuthType::Trust) {
         let what = match &user.password {
+            None if asks => continue,
             None => "has no password",
             Some(password) if Stored::parse(&password.0).is_none() => "has a damaged SCRAM secret",
             Some(_) => continue,
@@ -166,7 +221,7 @@ fn users(reader: &mut Reader<'_>) {
         found.push(problem.remedy(remedy));
     }
     for (key, names) in [("admin_users", &settings.admin_users), ("stats_users", &settings.stats_users)] {
-        for name in names.iter().filter(|name| !reader.config.users.contains_key(*name)) {
+        for name in names.iter().filter(|name| !asks && !reader.config.users.contains_key(*name)) {
             let problem =
                 reader.at("pooler", key, format!("{key} names \"{name}\", who is not a known user"));
             found.push(problem.remedy("add the user, or correct the name"));

@@ -245,6 +245,19 @@ settings! {
         /// userlist.txt). A password is plain, `md5` with a hash, or a SCRAM secret as in `pg_authid`. Read again on
         /// RELOAD.
         auth_file: Option<PathBuf> = "", FilePath, Live;
+        /// User who asks PostgreSQL (`auth_query`) for the secrets of users that are in no list; empty: nobody asks. Has a
+        /// password itself, in `[users.…]` or `auth_file`, that is not a SCRAM secret.
+        auth_user: String = "", Text, Live;
+        /// How it asks: `$1` is the user's name; the answer has two columns, that name again and its secret (NULL: nobody can
+        /// log in). Without superuser's rights a function of a superuser's (SECURITY DEFINER, with a search_path of its own)
+        /// helps, which must look at VALID UNTIL as this query does.
+        auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", Text, Live;
+        /// Database, as clients ask for it, in which `auth_user` asks; empty: the one that the client asks for. For the console
+        /// it has to be given.
+        auth_dbname: String = "", Text, Live;
+        /// How long an answer counts: a password that is changed or revoked works for so long. A wrong password forgets the
+        /// answer. 0: PostgreSQL is asked at each login.
+        auth_query_lifetime: Duration = "10s", Time, Live, "Not in PgBouncer, which asks at each login.";
         /// Iterations of the SCRAM secrets that are made from plain passwords.
         scram_iterations: u32 = "4096", Number(1..=1_000_000), Live;
         /// Users who may use every command of the console.

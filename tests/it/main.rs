@@ -22,6 +22,7 @@ mod harness;
 mod held_requests;
 mod limits;
 mod logins;
+mod lookups;
 mod memory;
 mod modes;
 mod node_lists;

@@ -480,6 +480,40 @@ fn a_usual_configuration_serves_as_it_is() {
 }
 
 #[test]
+fn users_are_looked_up_by_auth_query() {
+    let (stage, database) = (Stage::new(), Database::new());
+    database.sql(
+        "CREATE FUNCTION look(text) RETURNS TABLE (a text, b text) LANGUAGE sql SECURITY DEFINER AS $$ \
+                  SELECT rolname, rolpassword FROM pg_authid WHERE rolname = $1 $$",
+    );
+    stage.file("userlist.txt", &format!("\"other\" \"{}\"\n", password_of("other")));
+    stage.file(
+        "pgbouncer.ini",
+        &format!(
+            "[databases]\n{name} = host=127.0.0.1 port={port} auth_query='SELECT a, b FROM look($1)'\n\
+             plain = host=127.0.0.1 port={port} dbname={name}\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = @PORT@\nunix_socket_dir =\nauth_type = scram-sha-256\n\
+             auth_file = @DIR@/userlist.txt\nauth_user = other\nstats_users = app\n",
+            name = database.name,
+            port = database.port
+        ),
+    );
+    let run = stage.start(&[]);
+    let ask = |database: &str, password: &str| {
+        stage.psql("127.0.0.1", "app", database, password, "SELECT current_user")
+    };
+    let answer = ask(&database.name, &password_of("app"));
+    assert_eq!(out(&answer), "app\n", "{}", err(&answer));
+    let refused = ask(&database.name, "wrong");
+    assert!(err(&refused).contains("password authentication failed for user \"app\""), "{}", err(&refused));
+    // `other` may not read pg_authid itself.
+    let refused = ask("plain", &password_of("app"));
+    assert!(err(&refused).contains("the user cannot be looked up"), "{}", err(&refused));
+    run.wait_for_log("permission denied for table pg_authid");
+    run.stop();
+}
+
+#[test]
 fn tls_towards_clients_is_as_configured() {
     let (stage, database) = (Stage::new(), Database::new());
     for name in ["server.crt", "server.key"] {

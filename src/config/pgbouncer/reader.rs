@@ -20,7 +20,8 @@ use crate::{
 };
 
 /// What PgBouncer has no setting for is as it does it.
-const AS_PGBOUNCER: &[(&str, &str)] = &[("client_write_timeout", "0"), ("log_format", "pgbouncer")];
+const AS_PGBOUNCER: &[(&str, &str)] =
+    &[("auth_query_lifetime", "0"), ("client_write_timeout", "0"), ("log_format", "pgbouncer")];
 /// Longest user name, as in auth_file.
 const LONGEST_USER: usize = 127;
 
@@ -328,12 +329,9 @@ fn database_pair(database: &mut Database, key: &str, value: String) -> Result<()
         }
         "user" => database.user = Some(value),
         "password" => database.password = Some(Secret(value)),
-        "auth_user" | "auth_dbname" | "auth_query" => {
-            return Err(refused(
-                format!("{key} is not supported"),
-                "remove it and list the users in auth_file: auth_query is not served",
-            ));
-        }
+        "auth_user" => database.auth_user = Some(value),
+        "auth_query" => database.auth_query = Some(value),
+        "auth_dbname" => database.auth_dbname = Some(value),
         "client_encoding" => parameter("client_encoding", value),
         "datestyle" => parameter("DateStyle", value),
         "timezone" => parameter("TimeZone", value),

@@ -46,14 +46,14 @@ use Then::{Is, Nothing, Refused, Told};
 const EXAMPLES: &[(&str, Then, &str, Then)] = &[
     ("admin_users", Is("admin_users", "[]"), "a, b c", Is("admin_users", r#"["a", "b", "c"]"#)),
     ("application_name_add_host", Nothing, "1", Refused),
-    ("auth_dbname", Nothing, "x", Refused),
+    ("auth_dbname", Is("auth_dbname", r#""""#), "a", Is("auth_dbname", r#""a""#)),
     ("auth_file", Is("auth_file", r#""""#), "/nowhere/users", Is("auth_file", r#""/nowhere/users""#)),
     ("auth_hba_file", Nothing, "/x", Nothing),
     ("auth_ident_file", Nothing, "/x", Nothing),
     ("auth_ldap_options", Nothing, "x", Nothing),
-    ("auth_query", Nothing, "SELECT 1", Nothing),
+    ("auth_query", Nothing, "SELECT 1", Is("auth_query", r#""SELECT 1""#)),
     ("auth_type", Is("auth_type", r#""md5""#), "SCRAM-SHA-256", Is("auth_type", r#""scram-sha-256""#)),
-    ("auth_user", Nothing, "x", Refused),
+    ("auth_user", Is("auth_user", r#""""#), "x", Is("auth_user", r#""x""#)),
     ("autodb_idle_timeout", Nothing, "60", Told),
     ("cancel_wait_timeout", Is("cancel_wait_timeout", r#""10s""#), "0", Is("cancel_wait_timeout", "0")),
     ("client_idle_timeout", Is("client_idle_timeout", "0"), "1.5", Is("client_idle_timeout", r#""1500ms""#)),
@@ -403,7 +403,11 @@ fn every_problem_is_told_with_its_line_and_remedy_and_without_secrets() {
         ("[databases]\na=port=70000\n", "p.ini:2: database \"a\": invalid port\n"),
         ("[databases]\na=pool_size=x\n", "p.ini:2: database \"a\": invalid value for pool_size\n"),
         ("[databases]\na=pool_mode=x\n", "p.ini:2: database \"a\": invalid pool mode: x\n"),
-        ("[databases]\na=auth_user=x\n", "p.ini:2: database \"a\": auth_user is not supported\n  remove it"),
+        (
+            "[databases]\na=host=b auth_dbname=pgbouncer\n[pgbouncer]\n",
+            "p.ini:2: auth_dbname leads to the console\n",
+        ),
+        ("[pgbouncer]\nauth_dbname=pgbouncer\n", "p.ini:2: auth_dbname leads to the console\n"),
         ("[databases]\npgbouncer=host=a\n", "p.ini:2: database name \"pgbouncer\" is reserved\n"),
         ("[users]\na=foo=1\n", "p.ini:2: user \"a\": unrecognized user parameter: foo\n"),
         ("[pgbouncer]\nunix_socket_dir=\n", "p.ini:1: nothing to listen on\n"),
@@ -466,7 +470,7 @@ fn the_toml_that_is_made_of_it_says_the_same() {
         }
     }
     text += "[databases]\n\
-        plain =\n\
+        plain = auth_user=u auth_dbname=plain auth_query='select ''$1'', 2'\n\
         'odd \"name' = host=::1 port=7 user=u password='p ${x} \"q\" $${' dbname=d timezone=UTC datestyle='ISO, DMY' \
         connect_query='select ''${a}''' pool_size=0 query_wait_timeout=0 application_name=a client_encoding=UTF8\n\
         * = host=h max_db_connections=3 pool_mode=statement min_pool_size=1 reserve_pool_size=2 server_lifetime=5 \

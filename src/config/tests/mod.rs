@@ -95,6 +95,9 @@ fn a_full_file_is_read() {
         dbname = "app_v2"
         user = "app"
         password_file = "secret"
+        auth_user = "bob"
+        auth_query = "SELECT 1"
+        auth_dbname = "other"
         pool_size = 0
         min_pool_size = 1
         reserve_pool_size = 2
@@ -154,6 +157,9 @@ fn a_full_file_is_read() {
         dbname: Some("app_v2".to_owned()),
         user: Some("app".to_owned()),
         password: secret("from-file"),
+        auth_user: Some("bob".to_owned()),
+        auth_query: Some("SELECT 1".to_owned()),
+        auth_dbname: Some("other".to_owned()),
         pool_size: Some(0),
         min_pool_size: Some(1),
         reserve_pool_size: Some(2),
