@@ -55,6 +55,18 @@ pub enum LoginError {
     /// The console, for a user who is neither in admin_users nor in stats_users.
     #[error("not allowed")]
     ConsoleNotAllowed,
+    /// auth_hba_file, in PgBouncer's words.
+    #[error("no authentication method is found")]
+    NoRule,
+    #[error("login rejected")]
+    Rejected,
+    #[error("unix socket login rejected")]
+    Peer,
+    #[error("certificate authentication failed")]
+    Certificate,
+    /// auth_type any, and nobody to log in as at the server.
+    #[error("database \"{0}\" has no user of its own")]
+    NoForcedUser(String),
     #[error("client_login_timeout")]
     Timeout,
 }
@@ -115,7 +127,8 @@ impl Report for LoginError {
     fn sqlstate(&self) -> &'static str {
         match self {
             Self::Closed | Self::Io(_) => "08006",
-            Self::SslRequired => "28000",
+            Self::SslRequired | Self::NoRule | Self::Rejected | Self::Peer | Self::Certificate => "28000",
+            Self::NoForcedUser(_) => "28000",
             // It may work the next time.
             Self::Lookup(_) => "57P03",
             Self::NoSuchDatabase(_) => "3D000",
@@ -140,6 +153,11 @@ impl Report for LoginError {
             Self::ConsoleNotAllowed => {
                 Some("The console serves the users in admin_users and stats_users.".to_owned())
             }
+            Self::NoForcedUser(_) => Some(
+                "With auth_type any each database needs user and password in the pooler's configuration."
+                    .to_owned(),
+            ),
+            Self::NoRule => Some("No line of auth_hba_file fits.".to_owned()),
             Self::Lookup(_) => Some("The log of the pooler says why auth_query failed.".to_owned()),
             Self::NoAlpn => Some("Offer the ALPN protocol \"postgresql\".".to_owned()),
             _ => self.inner().and_then(Report::hint),

@@ -8,6 +8,7 @@
 
 use std::{os::unix::fs::MetadataExt, sync::Arc, time::Instant};
 
+use nix::unistd::{Uid, User as SystemUser};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::{
@@ -21,7 +22,7 @@ use super::{
 use crate::{
     auth::{AuthError, SecretCache},
     client::limits::{Admission, ClientLimits, ClientPermit},
-    config::{Config, Database, PeerAddr, SslMode, User, is_console},
+    config::{Asking, AuthType, Config, Database, Demand, PeerAddr, SslMode, User, is_console},
     error::{Printable, Report, Secret},
     net::tls::{ClientTls, ServerTls},
     protocol::{BackendKeyData, ProtocolVersion, encode::Severity, startup::StartupPacket},
@@ -234,25 +235,32 @@ impl Login<'_> {
         }
         let tls = self.context.tls.as_ref().filter(|_| wire.is_tls());
         let binding = tls.map(|tls| Arc::clone(&tls.server_end_point)).filter(|hash| !hash.is_empty());
+        let method = method_of(config, self.peer, wire, user, database)?;
         let lookups = &self.context.shared.lookups;
-        let lookup = config.lookup(user, database);
+        let lookup = if method == AuthType::Any { None } else { config.lookup(user, database) };
         let found = match &lookup {
             Some(lookup) => Some(lookups.find(config, &self.context.server_tls, lookup, user).await?),
             None => None,
         };
         let secrets = &self.context.shared.secrets;
         let are_md5 = lookup.is_some() && lookups.are_md5();
-        let dialogue = Dialogue { config, secrets, binding, user, found: found.as_ref(), are_md5 };
+        let dialogue = Dialogue { config, secrets, binding, user, method, found: found.as_ref(), are_md5 };
         let proof = dialogue.run(wire).await.inspect_err(|_| {
             if let Some(lookup) = &lookup {
                 lookups.forget(lookup, user);
             }
         })?;
         let target = if console {
-            Target::Console(console_right(config, user).ok_or(LoginError::ConsoleNotAllowed)?)
+            let right =
+                console_right(config, user).or((method == AuthType::Any).then_some(ConsoleRight::Stats));
+            Target::Console(right.ok_or(LoginError::ConsoleNotAllowed)?)
         } else {
             let found = config.resolve_database(database);
-            Target::Database(found.ok_or_else(|| LoginError::NoSuchDatabase(database.to_owned()))?)
+            let found = found.ok_or_else(|| LoginError::NoSuchDatabase(database.to_owned()))?;
+            if method == AuthType::Any && found.user.is_none() {
+                return Err(LoginError::NoForcedUser(database.to_owned()));
+            }
+            Target::Database(found)
         };
         let looked_up = match found {
             Some(Found::Secret(secret)) => Some(secret),
@@ -307,6 +315,46 @@ impl Login<'_> {
             tracing::info!(%db, %user, %peer, "closing because: {reason} (age={age}s)");
         }
     }
+}
+
+/// How the client has to prove who it is. What its socket shows is looked at here.
+fn method_of(
+    config: &Config,
+    from: &PeerAddr,
+    wire: &Wire,
+    user: &str,
+    database: &str,
+) -> Result<AuthType, LoginError> {
+    let address = match from {
+        PeerAddr::Tcp { peer, .. } => Some(peer.ip()),
+        PeerAddr::Unix { .. } => None,
+    };
+    let demand = match config.settings.auth_type {
+        AuthType::Hba => {
+            let asking = Asking { database, user, address, tls: wire.is_tls() };
+            config.hba.demand(asking).ok_or(LoginError::NoRule)?
+        }
+        method => Demand { method, map: None },
+    };
+    let map = demand.map.as_deref();
+    match demand.method {
+        AuthType::Reject => return Err(LoginError::Rejected),
+        AuthType::Peer => {
+            let PeerAddr::Unix { uid, .. } = from else { return Err(LoginError::Peer) };
+            let owner = SystemUser::from_uid(Uid::from_raw(*uid)).ok().flatten().ok_or(LoginError::Peer)?;
+            if !config.hba.maps(map, &owner.name, user) {
+                return Err(LoginError::Peer);
+            }
+        }
+        AuthType::Cert => {
+            let name = wire.common_name().ok_or(LoginError::Certificate)?;
+            if !config.hba.maps(map, &name, user) {
+                return Err(LoginError::Certificate);
+            }
+        }
+        _ => {}
+    }
+    Ok(demand.method)
 }
 
 impl LoginContext {

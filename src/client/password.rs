@@ -37,6 +37,7 @@ pub(crate) struct Dialogue<'a> {
     /// `tls-server-end-point` hash, on TLS connections.
     pub(crate) binding: Option<Arc<[u8]>>,
     pub(crate) user: &'a str,
+    pub(crate) method: AuthType,
     /// What auth_query has found, if it has been asked.
     pub(crate) found: Option<&'a Found>,
     /// Those whom auth_query finds have md5 hashes rather than SCRAM secrets.
@@ -63,9 +64,16 @@ impl<'a> Dialogue<'a> {
             Some(Found::Secret(secret)) => (true, Some(secret)),
         };
         let stored = text.and_then(|text| Stored::parse(&text.0));
-        match self.config.settings.auth_type {
+        match self.method {
             AuthType::Trust if known => Ok(Proof::default()),
             AuthType::Trust => Err(AuthError::Trust.into()),
+            // What the socket shows has been looked at: what remains is that the user is known.
+            AuthType::Peer if known => Ok(Proof::default()),
+            AuthType::Peer => Err(LoginError::Peer),
+            AuthType::Cert if known => Ok(Proof::default()),
+            AuthType::Cert => Err(LoginError::Certificate),
+            AuthType::Any => Ok(Proof::default()),
+            AuthType::Reject | AuthType::Hba => Err(LoginError::Rejected),
             AuthType::Plain => self.plain(wire, stored).await,
             AuthType::ScramSha256 => self.scram(wire, stored).await,
             AuthType::Md5 => match stored {

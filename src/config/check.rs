@@ -21,6 +21,7 @@ pub(super) fn check(reader: &mut Reader<'_>) {
     listening(reader, &config.settings);
     tls_towards_clients(reader, &config.settings);
     tls_towards_servers(reader, &config.settings);
+    certificates_as_proof(reader, &config);
     users(reader);
     if config.settings.default_pool_size > 0
         && config.settings.min_pool_size > config.settings.default_pool_size
@@ -98,6 +99,21 @@ fn tls_towards_servers(reader: &mut Reader<'_>, settings: &Settings) {
         ("server_tls_key_file", &settings.server_tls_key_file),
     );
     readable(reader, "server_tls_ca_file", settings.server_tls_ca_file.as_ref());
+}
+
+/// Names in certificates prove nothing unless an authority vouches for them.
+fn certificates_as_proof(reader: &mut Reader<'_>, config: &Config) {
+    let settings = &config.settings;
+    let asked = settings.auth_type == AuthType::Cert || config.hba.uses(AuthType::Cert);
+    let verified = settings.client_tls_sslmode != SslMode::Disable && settings.client_tls_ca_file.is_some();
+    if asked && !verified {
+        let problem = reader.at(
+            "pooler",
+            "auth_type",
+            "clients are to prove who they are by certificates, which are not verified",
+        );
+        reader.problems.push(problem.remedy("set client_tls_sslmode = verify-full and client_tls_ca_file"));
+    }
 }
 
 /// A certificate and its key: both or none.
@@ -178,10 +194,11 @@ fn lookups(reader: &mut Reader<'_>, config: &Config) {
 fn users(reader: &mut Reader<'_>) {
     let settings = &reader.config.settings;
     let mut found: Vec<Problem> = Vec::new();
+    let by_password = [AuthType::Plain, AuthType::Md5, AuthType::ScramSha256].contains(&settings.auth_type);
     // PostgreSQL may know those who are in no list.
     let asks = !settings.auth_user.is_empty()
         || reader.config.databases.values().any(|database| database.auth_user.is_some());
-    if reader.config.users.is_empty() && !asks {
+    if reader.config.users.is_empty() && !asks && settings.auth_type != AuthType::Any {
         let problem = reader.at("pooler", "", "no user is configured, so nobody can log in");
         let remedy = match reader.dialect {
             Dialect::Toml => "add [users.NAME] with password, or set auth_file",
@@ -205,7 +222,7 @@ fn users(reader: &mut Reader<'_>) {
             found.push(problem.remedy("store plain passwords or SCRAM secrets, or set auth_type = \"md5\""));
         }
     }
-    for user in reader.config.users.values().filter(|_| settings.auth_type != AuthType::Trust) {
+    for user in reader.config.users.values().filter(|_| by_password) {
         let what = match &user.password {
             None if asks => continue,
             None => "has no password",
@@ -221,7 +238,9 @@ fn users(reader: &mut Reader<'_>) {
         found.push(problem.remedy(remedy));
     }
     for (key, names) in [("admin_users", &settings.admin_users), ("stats_users", &settings.stats_users)] {
-        for name in names.iter().filter(|name| !asks && !reader.config.users.contains_key(*name)) {
+        for name in names.iter().filter(|name| {
+            !asks && settings.auth_type != AuthType::Any && !reader.config.users.contains_key(*name)
+        }) {
             let problem =
                 reader.at("pooler", key, format!("{key} names \"{name}\", who is not a known user"));
             found.push(problem.remedy("add the user, or correct the name"));

@@ -79,6 +79,7 @@ impl Config {
         }
         reader.read_root(root.get_ref());
         reader.read_auth_file();
+        reader.read_hba();
         if errors.is_empty() {
             check::check(&mut reader);
         }

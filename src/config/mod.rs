@@ -11,6 +11,7 @@ mod document;
 mod entries;
 mod file;
 mod foreign;
+mod hba;
 mod interpolate;
 mod nodes;
 mod pgbouncer;
@@ -31,6 +32,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 pub use self::{
     diff::Diff,
     file::Loaded,
+    hba::{Asking, Demand, Hba},
     interpolate::Environment,
     nodes::{At, MOST_NODES, NodeAddress, PatroniApi},
     pgbouncer::Given,
@@ -51,6 +53,8 @@ pub struct Config {
     pub databases: BTreeMap<String, Arc<Database>>,
     /// `[users.NAME]` by login name, merged with `auth_file`.
     pub users: BTreeMap<String, Arc<User>>,
+    /// What `auth_hba_file` says, if that counts.
+    pub hba: Arc<Hba>,
     /// The file it came from; `None` with `--upstream`.
     pub path: Option<PathBuf>,
     /// What SHOW CONFIG and SET call the settings if that is a pgbouncer.ini.
@@ -81,6 +85,16 @@ pub enum AuthType {
     /// SCRAM-SHA-256, and -PLUS over TLS.
     #[default]
     ScramSha256,
+    /// A certificate with the user's name.
+    Cert,
+    /// No proof, and nobody is asked who it is: for databases with a user of their own.
+    Any,
+    /// As auth_hba_file says.
+    Hba,
+    /// The user of the system by that name; only in auth_hba_file.
+    Peer,
+    /// Nobody; only in auth_hba_file.
+    Reject,
 }
 
 /// libpq's sslmode.

@@ -33,6 +33,9 @@ const AUTH_TYPES: Choice<AuthType> = Choice(&[
     ("plain", AuthType::Plain),
     ("md5", AuthType::Md5),
     ("scram-sha-256", AuthType::ScramSha256),
+    ("cert", AuthType::Cert),
+    ("hba", AuthType::Hba),
+    ("any", AuthType::Any),
 ]);
 const LOG_FORMATS: Choice<LogFormat> =
     Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json), ("pgbouncer", LogFormat::Pgbouncer)]);
@@ -238,9 +241,18 @@ settings! {
     }
     "Authentication" {
         /// How clients prove who they are: `scram-sha-256` (with channel binding over TLS), `md5` (SCRAM for
-        /// users whose secret is one), `plain` (password in clear text) or `trust` (no proof; the user must be
-        /// known).
-        auth_type: AuthType = "scram-sha-256", AUTH_TYPES, Live, "In PgBouncer `md5`, which also knows `any`, `cert`, `hba`, `ldap` and `pam`.";
+        /// users whose secret is one), `plain` (password in clear text), `trust` (no proof; the user must be known), `cert` (a
+        /// certificate whose common name is that of the user, who must be known), `hba` (as `auth_hba_file` says) or `any` (no
+        /// proof, for anybody, in databases that have a `user`; on the console whoever is not in `admin_users` may use SHOW).
+        auth_type: AuthType = "scram-sha-256", AUTH_TYPES, Live, "In PgBouncer `md5`, which also knows `ldap` and `pam`.";
+        /// With `auth_type` `hba`: file with a rule on each line, as PostgreSQL's pg_hba.conf. The first rule that fits counts; without
+        /// one nobody is let in. Kinds `local`, `host`, `hostssl`, `hostnossl`; `all`, `sameuser`, names and `@FILE`; addresses with or
+        /// without a mask; methods `trust`, `reject`, `password`, `md5`, `scram-sha-256`, `peer` and `cert` (both with `map=`). Read
+        /// again on RELOAD.
+        auth_hba_file: Option<PathBuf> = "", FilePath, Live;
+        /// File with the maps of `auth_hba_file`, as PostgreSQL's pg_ident.conf without regular expressions: on each line a map, a name
+        /// of the system or of a certificate, and a user (`all`: any).
+        auth_ident_file: Option<PathBuf> = "", FilePath, Live;
         /// File with users and their passwords, one `"user" "password"` on each line (PgBouncer's
         /// userlist.txt). A password is plain, `md5` with a hash, or a SCRAM secret as in `pg_authid`. Read again on
         /// RELOAD.

@@ -19,6 +19,7 @@ mod discovery;
 mod failover;
 mod freshness;
 mod harness;
+mod hba;
 mod held_requests;
 mod limits;
 mod logins;

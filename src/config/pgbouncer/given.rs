@@ -116,8 +116,8 @@ fn own(name: &'static str, normal: &str, value: &str) -> Result<Option<(&'static
         remedy: remedy.to_owned(),
     };
     Ok(match name {
-        "auth_type" if ["any", "cert", "hba", "ldap", "pam"].contains(&normal) => {
-            return Err(refused("set md5, scram-sha-256, plain or trust"));
+        "auth_type" if ["ldap", "pam"].contains(&normal) => {
+            return Err(refused("set md5, scram-sha-256, plain, cert, hba, trust or any"));
         }
         "auth_type" => Some(("auth_type", Input::text(normal))),
         "max_packet_size" => {

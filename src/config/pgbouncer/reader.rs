@@ -77,6 +77,7 @@ impl<'a> IniReader<'a> {
         }
         self.refuse_peers();
         self.reader.read_auth_file();
+        self.reader.read_hba();
         self.complete_databases();
         if self.reader.problems.is_empty() {
             check::check(&mut self.reader);

@@ -48,8 +48,8 @@ const EXAMPLES: &[(&str, Then, &str, Then)] = &[
     ("application_name_add_host", Nothing, "1", Refused),
     ("auth_dbname", Is("auth_dbname", r#""""#), "a", Is("auth_dbname", r#""a""#)),
     ("auth_file", Is("auth_file", r#""""#), "/nowhere/users", Is("auth_file", r#""/nowhere/users""#)),
-    ("auth_hba_file", Nothing, "/x", Nothing),
-    ("auth_ident_file", Nothing, "/x", Nothing),
+    ("auth_hba_file", Is("auth_hba_file", r#""""#), "/x", Is("auth_hba_file", r#""/x""#)),
+    ("auth_ident_file", Is("auth_ident_file", r#""""#), "/x", Is("auth_ident_file", r#""/x""#)),
     ("auth_ldap_options", Nothing, "x", Nothing),
     ("auth_query", Nothing, "SELECT 1", Is("auth_query", r#""SELECT 1""#)),
     ("auth_type", Is("auth_type", r#""md5""#), "SCRAM-SHA-256", Is("auth_type", r#""scram-sha-256""#)),
@@ -267,7 +267,7 @@ fn set_takes_the_names_and_units_of_pgbouncer_and_shows_them() {
             "invalid value \"10s\" for parameter query_timeout; expected a number of seconds",
         ),
         ("disable_pqexec", "1", "disable_pqexec can only be changed by a restart"),
-        ("auth_type", "hba", "auth_type = hba is not supported; set md5"),
+        ("auth_type", "ldap", "auth_type = ldap is not supported; set md5"),
         ("nope", "1", "unknown setting \"nope\""),
     ] {
         let error = config.set(name, value).unwrap_err();
@@ -492,4 +492,39 @@ fn the_toml_that_is_made_of_it_says_the_same() {
     ] {
         assert_eq!(toml.contains(part), !part.contains("scram"), "{part}\n{toml}");
     }
+}
+
+#[test]
+fn damaged_files_never_panic() {
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed % u64::try_from(below).unwrap()).unwrap()
+    };
+    let mut base = String::from(
+        "[databases]\na = host=h port=7 password='x y' pool_size=3\n[users]\nu = pool_mode=session\n[pgbouncer]\n",
+    );
+    for (name, _, value, then) in EXAMPLES {
+        if !matches!(then, Refused) {
+            base += &format!("{name} = {value}\n");
+        }
+    }
+    let base: Vec<char> = base.chars().collect();
+    let pieces = ["[", "]", "=", "'", "\"", "\n", ";", " ", "é", "\0", "0x", "-", "''", "1e999"];
+    let mut loaded = 0;
+    for _ in 0..300 {
+        let mut text = base.clone();
+        for _ in 0..1 + random(4) {
+            let at = random(text.len() + 1);
+            match random(3) {
+                0 => drop(text.splice(at..at, pieces[random(pieces.len())].chars())),
+                1 => drop(text.splice(at..(at + random(5)).min(text.len()), [])),
+                _ => text.truncate(at.max(random(text.len() + 1))),
+            }
+        }
+        loaded += u32::from(load(&text.into_iter().collect::<String>()).is_ok());
+    }
+    assert!((1..300).contains(&loaded), "{loaded} of 300 load");
 }
