@@ -1,8 +1,8 @@
 //! The log: where it goes, and how its lines look.
 //!
 //! Standard error, `logfile` and syslog, each or none. `log_format` pgbouncer writes PgBouncer's lines, which other
-//! programs read: `2026-11-30 17:18:56.576 UTC [4711] LOG C-0x0: db/user@host:port message`. There is no address of a
-//! structure to tell, so the number behind C- and S- is always 0.
+//! programs read: `2026-11-30 17:18:56.576 UTC [4711] LOG C-0x2a: db/user@host:port message`. There is no address of a
+//! structure to tell: the number behind C- and S- is what SHOW CLIENTS and SHOW SERVERS call `id`, and 0 before there is one.
 
 use std::{
     fmt::{self, Write as _},
@@ -56,6 +56,7 @@ struct Sinks {
 #[derive(Debug)]
 struct Syslog {
     socket: UnixDatagram,
+    path: PathBuf,
     facility: u8,
     ident: String,
 }
@@ -146,8 +147,11 @@ impl Sinks {
             )),
             None => None,
         };
-        let syslog =
-            if settings.syslog { Some(Syslog::open(settings).map_err(SinkError::Syslog)?) } else { None };
+        let syslog = if settings.syslog {
+            Some(Syslog::open(settings, Path::new(SYSLOG)).map_err(SinkError::Syslog)?)
+        } else {
+            None
+        };
         (self.file, self.syslog) = (file, syslog);
         Ok(())
     }
@@ -171,13 +175,14 @@ fn open_file(path: &Path) -> io::Result<File> {
 }
 
 impl Syslog {
-    fn open(settings: &Settings) -> io::Result<Self> {
+    fn open(settings: &Settings, path: &Path) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
-        socket.connect(SYSLOG)?;
+        socket.connect(path)?;
         // A log must not stop the process.
         socket.set_nonblocking(true)?;
         let ident = settings.syslog_ident.clone();
-        Ok(Self { socket, facility: facility(&settings.syslog_facility), ident })
+        let path = path.to_owned();
+        Ok(Self { socket, path, facility: facility(&settings.syslog_facility), ident })
     }
 
     fn send(&self, line: &[u8], level: Level) {
@@ -193,7 +198,7 @@ impl Syslog {
         // A restarted syslog has another socket behind the same name.
         let lost = |error: &io::Error| error.kind() != io::ErrorKind::WouldBlock;
         if self.socket.send(packet.as_bytes()).as_ref().is_err_and(lost)
-            && self.socket.connect(SYSLOG).is_ok()
+            && self.socket.connect(&self.path).is_ok()
         {
             let _ = self.socket.send(packet.as_bytes());
         }
@@ -329,18 +334,28 @@ impl Fields {
 
     fn line(mut self) -> String {
         let mut out = String::new();
-        if let Some(peer) = self.remove("peer") {
-            let (db, user) = (self.remove("db"), self.remove("user"));
-            let (db, user) =
-                (db.unwrap_or_else(|| "(nodb)".into()), user.unwrap_or_else(|| "(nouser)".into()));
-            let _ = write!(out, "C-0x0: {db}/{user}@{peer} ");
+        let client = self.remove("peer").map(|peer| ("C", peer)).or_else(|| {
+            let id = self.others.iter().any(|(name, _)| *name == "client");
+            id.then(|| ("C", "-".to_owned()))
+        });
+        let is_of_server = self.others.iter().any(|(name, _)| *name == "host" || *name == "server");
+        let end = match client {
+            None if is_of_server => {
+                let host = self.remove("host").unwrap_or_else(|| "-".to_owned());
+                Some(("S", self.remove("port").map_or(host.clone(), |port| format!("{host}:{port}"))))
+            }
+            client => client,
+        };
+        if let Some((end, host)) = end {
+            let db =
+                self.remove("db").or_else(|| self.remove("database")).unwrap_or_else(|| "(nodb)".to_owned());
+            let user = self.remove("user").unwrap_or_else(|| "(nouser)".to_owned());
+            let id = self.remove("client").or_else(|| self.remove("server"));
+            let id = id.and_then(|id| id.parse::<u64>().ok()).unwrap_or(0);
+            let _ = write!(out, "{end}-{id:#x}: {db}/{user}@{host} ");
             if self.message == "login attempt:" {
                 self.others.splice(0..0, [("db", db), ("user", user)]);
             }
-        } else if let (Some(db), Some(host)) = (self.remove("database"), self.remove("host")) {
-            let user = self.remove("user").unwrap_or_else(|| "(nouser)".into());
-            let port = self.remove("port").unwrap_or_default();
-            let _ = write!(out, "S-0x0: {db}/{user}@{host}:{port} ");
         }
         // One event is one line, whatever somebody has sent.
         for c in self.message.chars() {
@@ -373,6 +388,41 @@ mod tests {
     }
 
     #[test]
+    fn syslog_gets_priority_name_and_line_also_after_its_restart() {
+        let dir = crate::demo::process::TempDir::new(None).unwrap();
+        let path = dir.path().join("log");
+        let listen = || {
+            let _ = std::fs::remove_file(&path);
+            let socket = UnixDatagram::bind(&path).unwrap();
+            socket.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+            socket
+        };
+        let read = |socket: &UnixDatagram| {
+            let mut buffer = [0; 200];
+            let length = socket.recv(&mut buffer).unwrap();
+            String::from_utf8_lossy(&buffer[..length]).into_owned()
+        };
+        let settings =
+            Settings { syslog_facility: "local3".into(), syslog_ident: "me".into(), ..Settings::default() };
+        let first = listen();
+        let syslog = Syslog::open(&settings, &path).unwrap();
+        syslog.send(b"a line\n", Level::ERROR);
+        let pid = std::process::id();
+        assert_eq!(read(&first), format!("<155>me[{pid}]: a line"));
+        drop(first);
+        let second = listen();
+        syslog.send(b"another\n", Level::INFO);
+        assert_eq!(read(&second), format!("<158>me[{pid}]: another"));
+    }
+
+    #[test]
+    fn facilities_have_the_numbers_of_syslog() {
+        let numbers =
+            [("user", 1), ("daemon", 3), ("auth", 4), ("authpriv", 10), ("local0", 16), ("local7", 23)];
+        assert_eq!(numbers.map(|(name, _)| facility(name)), numbers.map(|(_, number)| number));
+    }
+
+    #[test]
     fn lines_look_as_those_of_pgbouncer() {
         let line = |message: &str, others: &[(&'static str, &str)]| {
             let others = others.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
@@ -390,6 +440,17 @@ mod tests {
                 &[("database", "d"), ("user", "u"), ("host", "h"), ("port", "1")],
                 "S-0x0: d/u@h:1 new connection to server",
             ),
+            (
+                "closing because: query_timeout",
+                &[("client", "42"), ("database", "d"), ("user", "u")],
+                "C-0x2a: d/u@- closing because: query_timeout",
+            ),
+            (
+                "closing because: server idle timeout",
+                &[("server", "7"), ("database", "d"), ("user", "u")],
+                "S-0x7: d/u@- closing because: server idle timeout",
+            ),
+            ("auth_query failed", &[("database", "d")], "auth_query failed database=d"),
             ("a\nb", &[("x", "1")], "a\\nb x=1"),
         ] {
             assert_eq!(line(message, others), expected);

@@ -108,7 +108,7 @@ fn prepare(loaded: &Loaded, launch: &Launch) -> Result<Ready, StartError> {
     if launch.as_pgbouncer && identity::is_root() {
         return Err("PgBouncer should not run as root".into());
     }
-    if std::env::var_os("LISTEN_FDS").is_some() {
+    if std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string()) {
         return Err("sockets of systemd are not taken over: disable the .socket unit, and set listen_addr, unix_socket_dir".into());
     }
     if launch.daemon && settings.pidfile.is_none() {

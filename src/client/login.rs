@@ -219,7 +219,10 @@ impl Login<'_> {
         parameters: Vec<(String, String)>,
     ) -> Result<Session, LoginError> {
         let config = &*self.context.config;
-        let request = Request::read(version, parameters, &config.settings.ignore_startup_parameters)?;
+        let mut request = Request::read(version, parameters, &config.settings.ignore_startup_parameters)?;
+        if config.settings.application_name_add_host {
+            request.add_host(&self.host(config.settings.listen_port));
+        }
         let request = self.request.insert(request);
         if config.settings.log_connections {
             log_attempt(request, self.peer, wire);
@@ -295,6 +298,17 @@ impl Login<'_> {
             tls_description,
             permit: self.permit,
         })
+    }
+
+    /// Where the client is, as PgBouncer says it.
+    fn host(&self, listen_port: u16) -> String {
+        match self.peer {
+            PeerAddr::Tcp { peer, .. } => peer.to_string(),
+            PeerAddr::Unix { pid, .. } => {
+                let machine = nix::unistd::gethostname().unwrap_or_default();
+                format!("unix({pid}@{}):{listen_port}", machine.to_string_lossy())
+            }
+        }
     }
 
     /// In PgBouncer's words, which people grep for.

@@ -238,6 +238,8 @@ settings! {
         /// Startup parameters that are dropped without a word. All others are passed on to the server, which
         /// decides whether it knows them.
         ignore_startup_parameters: Vec<String> = "", List, Live, "PgBouncer refuses unknown startup parameters unless they are listed here.";
+        /// Add the client's address to the `application_name` that it starts with, as `psql - 192.0.2.1:41234`.
+        application_name_add_host: bool = "false", Flag, Live;
     }
     "Authentication" {
         /// How clients prove who they are: `scram-sha-256` (with channel binding over TLS), `md5` (SCRAM for

@@ -381,7 +381,8 @@ fn a_usual_configuration_serves_as_it_is() {
          [pgbouncer]\n\tlisten_addr = localhost\nlisten_port = @PORT@\nunix_socket_dir = @DIR@\nunix_socket_mode = 0700\n\
          auth_type = md5\nauth_file = @DIR@/userlist.txt\nadmin_users = boss, app\nlogfile = @DIR@/pgbouncer.log\n\
          pidfile = @DIR@/pgbouncer.pid\n%include {dir}/limits.ini\nserver_reset_query = DISCARD ALL\n\
-         ignore_startup_parameters = extra_float_digits\npkt_buf = 8192\n",
+         ignore_startup_parameters = extra_float_digits\npkt_buf = 8192\n\
+         application_name_add_host = 1\n",
         name = database.name,
         port = database.port,
         password = password_of("app"),
@@ -396,8 +397,7 @@ fn a_usual_configuration_serves_as_it_is() {
         let output = stage.psql("127.0.0.1", user, database, &password, sql);
         if output.status.success() { out(&output) } else { err(&output) }
     };
-    let who =
-        "SELECT current_user || ' ' || current_database() || ' ' || current_setting('application_name')";
+    let who = "SELECT current_user || ' ' || current_database() || ' ' || split_part(current_setting('application_name'), ' - 127.0.0.1:', 1)";
     assert_eq!(ask("app", name, who), format!("app {name} psql\n"));
     assert_eq!(ask("scram_user", name, who), format!("scram_user {name} psql\n"), "SCRAM passes through");
     assert_eq!(ask("md5_user", name, who), format!("md5_user {name} psql\n"));
@@ -406,8 +406,9 @@ fn a_usual_configuration_serves_as_it_is() {
     assert!(ask("app", "nosuchdb", "SELECT 1").contains("database \"nosuchdb\" does not exist"));
     let refused = stage.psql("127.0.0.1", "app", name, "wrong", "SELECT 1");
     assert!(err(&refused).contains("password authentication failed"), "{}", err(&refused));
-    let local = stage.psql(socket, "app", name, &password_of("app"), "SELECT 7");
-    assert_eq!(out(&local), "7\n", "{}", err(&local));
+    assert!(ask("app", name, "SHOW application_name").starts_with("psql - 127.0.0.1:"));
+    let local = stage.psql(socket, "app", name, &password_of("app"), "SHOW application_name");
+    assert!(out(&local).starts_with("psql - unix("), "{}", err(&local));
     let mode = fs::metadata(stage.path(&stage.filled(".s.PGSQL.@PORT@"))).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
     assert_eq!(stage.read("pgbouncer.pid"), format!("{}\n", run.process.pid()));

@@ -7,6 +7,8 @@
 //! What a setting of PgBouncer needs and pooler lacks is refused, by its name, unless it is at its default or nothing
 //! that matters depends on it.
 
+#[cfg(test)]
+mod document;
 mod given;
 mod import;
 mod ini;

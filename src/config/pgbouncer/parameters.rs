@@ -74,12 +74,12 @@ const PEERS: &str = "remove peer_id, [peers] and so_reuseport, and run one proce
 #[rustfmt::skip]
 pub(super) static PARAMETERS: &[Parameter] = &[
     live("admin_users", "", Text, Same),
-    live("application_name_add_host", "0", Flag, Only(OFF, "remove it: application_name is passed on as it is; SHOW CLIENTS tells the addresses")),
+    live("application_name_add_host", "0", Flag, Same),
     null("auth_dbname", Text, Same),
     null("auth_file", Text, Same),
     live("auth_hba_file", "", Text, Same),
     null("auth_ident_file", Text, Same),
-    null("auth_ldap_options", Text, Own),
+    null("auth_ldap_options", Text, Unused("auth_type ldap is refused")),
     live("auth_query", AUTH_QUERY, Text, Same),
     live("auth_type", "md5", Words, Own),
     null("auth_user", Text, Same),

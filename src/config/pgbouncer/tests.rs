@@ -45,12 +45,12 @@ use Then::{Is, Nothing, Refused, Told};
 #[rustfmt::skip]
 const EXAMPLES: &[(&str, Then, &str, Then)] = &[
     ("admin_users", Is("admin_users", "[]"), "a, b c", Is("admin_users", r#"["a", "b", "c"]"#)),
-    ("application_name_add_host", Nothing, "1", Refused),
+    ("application_name_add_host", Is("application_name_add_host", "false"), "1", Is("application_name_add_host", "true")),
     ("auth_dbname", Is("auth_dbname", r#""""#), "a", Is("auth_dbname", r#""a""#)),
     ("auth_file", Is("auth_file", r#""""#), "/nowhere/users", Is("auth_file", r#""/nowhere/users""#)),
     ("auth_hba_file", Is("auth_hba_file", r#""""#), "/x", Is("auth_hba_file", r#""/x""#)),
     ("auth_ident_file", Is("auth_ident_file", r#""""#), "/x", Is("auth_ident_file", r#""/x""#)),
-    ("auth_ldap_options", Nothing, "x", Nothing),
+    ("auth_ldap_options", Nothing, "x", Told),
     ("auth_query", Nothing, "SELECT 1", Is("auth_query", r#""SELECT 1""#)),
     ("auth_type", Is("auth_type", r#""md5""#), "SCRAM-SHA-256", Is("auth_type", r#""scram-sha-256""#)),
     ("auth_user", Is("auth_user", r#""""#), "x", Is("auth_user", r#""x""#)),

@@ -55,6 +55,7 @@ const EXAMPLES: &[(&str, &str, &str, &str)] = &[
     ("max_prepared_statements", "0", "0", "100001"),
     ("max_packet_size", r#""1MB""#, "1048576", r#""2GB""#),
     ("ignore_startup_parameters", r#""a, b""#, "a,b", "1"),
+    ("application_name_add_host", "true", "1", "2"),
     ("auth_type", r#""MD5""#, "md5", r#""pam""#),
     ("auth_hba_file", r#""/hba""#, "/hba", "1"),
     ("auth_ident_file", r#""/ident""#, "/ident", "1"),
