@@ -18,13 +18,15 @@ use crate::{
     error::{Printable, Secret},
     net::tls::ServerTls,
     pool::registry::{Context, lookup_specs},
-    server::{ConnectSpec, OwnSession, QueryError, Row},
+    server::{ConnectError, ConnectSpec, OwnSession, QueryError, Row},
 };
 
 /// A session that nobody has needed for so long is closed.
 const IDLE: Duration = Duration::from_secs(10);
 /// Longest time for an answer.
 const ANSWER: Duration = Duration::from_secs(15);
+/// SQLSTATE invalid_catalog_name.
+const NO_DATABASE: &str = "3D000";
 /// Most secrets that are kept.
 const MOST_KEPT: usize = 100_000;
 
@@ -95,9 +97,19 @@ impl Lookups {
         }
         let specs = lookup_specs(Context { config, tls }, &lookup.database, &lookup.auth_user);
         let place = (lookup.database.name.clone(), lookup.auth_user.clone());
-        let source = Arc::clone(lock(&self.sources).entry(place).or_default());
+        let source = Arc::clone(lock(&self.sources).entry(place.clone()).or_default());
         let asked_at = Instant::now();
-        let rows = source.ask(&specs, &lookup.query, user).await;
+        let rows = match source.ask(&specs, &lookup.query, user).await {
+            // Whoever knows no password is not told which databases there are.
+            Err(QueryError::Lost(ConnectError::Refused(error))) if error.sqlstate() == Some(NO_DATABASE) => {
+                Ok(Vec::new())
+            }
+            rows => rows,
+        };
+        // With `*` a stranger may ask for any name: what leads nowhere is not kept.
+        if rows.as_ref().map_or(true, Vec::is_empty) {
+            lock(&self.sources).retain(|known, source| *known != place || Arc::strong_count(source) > 2);
+        }
         let found = rows.map_err(|error| error.to_string()).and_then(|rows| found(rows, user));
         let found = found.map_err(|error| {
             let (database, error) = (Printable(&lookup.database.name), Printable(&error));

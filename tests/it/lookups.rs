@@ -154,6 +154,19 @@ fn lookups_outlive_their_session_and_their_failures_are_told_to_the_log_alone() 
 }
 
 #[test]
+fn strangers_do_not_find_out_which_databases_there_are() {
+    let database = database();
+    let star = format!("[databases.\"*\"]\nhost = \"127.0.0.1\"\nport = {}", database.port);
+    let pooler = setup(&database, "").section(&star).start();
+    for name in [database.name.as_str(), "no_such_database_1", "no_such_database_2"] {
+        let refused = Raw::open(pooler.port).try_login("app", name, "wrong", &[]).unwrap_err();
+        let told = (refused.field(b'C'), refused.field(b'M'));
+        let expected = ("28P01".to_owned(), "password authentication failed for user \"app\"".to_owned());
+        assert_eq!(told, expected, "{name}");
+    }
+}
+
+#[test]
 fn databases_have_lookups_of_their_own_and_the_console_that_of_auth_dbname() {
     let (database, empty) = (database(), Database::new());
     let entry = |name: &str, rest: &str| {

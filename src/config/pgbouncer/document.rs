@@ -57,6 +57,12 @@ const DEVIATIONS: &[[&str; 4]] = &[
         "`nodes` (pooler.toml)",
     ],
     [
+        "Names with several addresses",
+        "In turns; connections to those that are gone from DNS are closed",
+        "The first that answers, looked up for each connection; connections stay",
+        "RECONNECT after a change",
+    ],
+    [
         "Bad values",
         "`pool_size=x` is 0, which is no limit; ports beyond 65535 and negative sizes are taken",
         "Refused: they never mean what they say",
