@@ -133,7 +133,7 @@ fn filter_of(level: &str) -> String {
 enum SinkError {
     #[error("cannot open logfile: '{}': {source}", path.display())]
     File { path: PathBuf, source: io::Error },
-    #[error("cannot reach syslog at {SYSLOG}: {0}")]
+    #[error("cannot make a socket for syslog: {0}")]
     Syslog(io::Error),
 }
 
@@ -147,11 +147,8 @@ impl Sinks {
             )),
             None => None,
         };
-        let syslog = if settings.syslog {
-            Some(Syslog::open(settings, Path::new(SYSLOG)).map_err(SinkError::Syslog)?)
-        } else {
-            None
-        };
+        let syslog = settings.syslog.then(|| Syslog::open(settings, Path::new(SYSLOG)));
+        let syslog = syslog.transpose().map_err(SinkError::Syslog)?;
         (self.file, self.syslog) = (file, syslog);
         Ok(())
     }
@@ -177,9 +174,10 @@ fn open_file(path: &Path) -> io::Result<File> {
 impl Syslog {
     fn open(settings: &Settings, path: &Path) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
-        socket.connect(path)?;
         // A log must not stop the process.
         socket.set_nonblocking(true)?;
+        // Where nobody listens yet, it is tried again with each line, as syslog(3) does it.
+        let _ = socket.connect(path);
         let ident = settings.syslog_ident.clone();
         let path = path.to_owned();
         Ok(Self { socket, path, facility: facility(&settings.syslog_facility), ident })
@@ -404,8 +402,9 @@ mod tests {
         };
         let settings =
             Settings { syslog_facility: "local3".into(), syslog_ident: "me".into(), ..Settings::default() };
-        let first = listen();
         let syslog = Syslog::open(&settings, &path).unwrap();
+        syslog.send(b"nobody listens\n", Level::ERROR);
+        let first = listen();
         syslog.send(b"a line\n", Level::ERROR);
         let pid = std::process::id();
         assert_eq!(read(&first), format!("<155>me[{pid}]: a line"));

@@ -112,6 +112,23 @@ fn the_first_rule_that_fits_says_how_clients_prove_who_they_are() {
 }
 
 #[test]
+fn rules_count_as_soon_as_the_console_says_so() {
+    let database = Database::new();
+    let hba = certificates().join(format!("set-of-{}", database.name));
+    fs::write(&hba, "host all admin all scram-sha-256\nhost all app all reject\n").unwrap();
+    let pooler = Setup::new(&database).start();
+    let mut admin = pooler.admin();
+    assert_eq!(psql(&pooler, "127.0.0.1", "app", ""), "app");
+    let refused = admin.try_sql("SET auth_type = 'hba'").unwrap_err();
+    assert!(refused.field(b'D').contains("there is no auth_hba_file"), "{}", refused.field(b'D'));
+    assert_eq!(psql(&pooler, "127.0.0.1", "app", ""), "app");
+    admin.sql(&format!("SET auth_hba_file = '{}'", hba.display()));
+    admin.sql("SET auth_type = 'hba'");
+    assert!(psql(&pooler, "127.0.0.1", "app", "").contains("login rejected"));
+    assert_eq!(pooler.admin().sql("SHOW VERSION").len(), 1);
+}
+
+#[test]
 fn any_lets_everybody_in_where_a_database_has_a_user_of_its_own() {
     let database = Database::new();
     let entry = format!(

@@ -515,6 +515,35 @@ fn users_are_looked_up_by_auth_query() {
 }
 
 #[test]
+fn hba_lines_that_cannot_be_read_are_passed_over_unless_they_keep_somebody_out() {
+    let (stage, database) = (Stage::new(), Database::new());
+    stage.file("userlist.txt", &format!("\"app\" \"{}\"\n", password_of("app")));
+    stage.file("hba", "host all +group all trust\nlocal samerole all peer\nhost sameuser all all trust\nhost all app 127.0.0.1/32 md5\n");
+    stage.file(
+        "pgbouncer.ini",
+        &format!(
+            "[databases]\n{} = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = @PORT@\n\
+             unix_socket_dir =\nauth_type = hba\nauth_hba_file = @DIR@/hba\nauth_file = @DIR@/userlist.txt\n",
+            database.name, database.port
+        ),
+    );
+    let run = stage.start(&[]);
+    let answer = stage.psql("127.0.0.1", "app", &database.name, &password_of("app"), "SELECT 1");
+    assert_eq!(out(&answer), "1\n", "{}", err(&answer));
+    run.wait_for_log("hba:1: \"+group\" is not supported (correct the line");
+    run.wait_for_log("hba:2: \"samerole\" is not supported (correct the line");
+    run.stop();
+    stage.file("hba", "host all +group all reject\nhost all all all trust\n");
+    let refused = stage.run(stage.path("pgbouncer").to_str().unwrap(), &["pgbouncer.ini"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        err(&refused).contains("hba:1: \"+group\" is not supported (correct the line: without it more"),
+        "{}",
+        err(&refused)
+    );
+}
+
+#[test]
 fn tls_towards_clients_is_as_configured() {
     let (stage, database) = (Stage::new(), Database::new());
     for name in ["server.crt", "server.key"] {

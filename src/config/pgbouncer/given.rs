@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, path::Path};
 
 use super::parameters::{Form, Meaning, PARAMETERS, Parameter, int, parameter};
 use crate::config::{
-    Config, SettingError, Settings, ShownSetting, settings::SETTINGS, table::find, value::Input,
+    Config, SettingError, Settings, ShownSetting,
+    file::{Dialect, Reader},
+    settings::SETTINGS,
+    table::find,
+    value::Input,
 };
 
 /// What a pgbouncer.ini says in `[pgbouncer]`, each value as SHOW CONFIG prints it. What it does not say is at
@@ -187,9 +191,30 @@ impl Config {
             Some(_) => parameter(key),
             None => None,
         };
-        let Some(parameter) = parameter else {
-            return self.settings.set(key, value).map_err(|error| error.to_string());
-        };
+        match parameter {
+            Some(parameter) => self.set_parameter(parameter, value)?,
+            None => self.settings.set(key, value).map_err(|error| error.to_string())?,
+        }
+        if ["auth_type", "auth_hba_file", "auth_ident_file"].contains(&key) {
+            self.read_hba_again()?;
+        }
+        Ok(())
+    }
+
+    /// The rules have not been read if they did not count before.
+    fn read_hba_again(&mut self) -> Result<(), String> {
+        let path = self.path.clone().unwrap_or_default();
+        let dialect = if self.pgbouncer.is_some() { Dialect::PgBouncer } else { Dialect::Toml };
+        let mut reader = Reader::new(&path, "", &|_| None, dialect);
+        reader.config.settings = self.settings.clone();
+        reader.read_hba();
+        let loaded = reader.finish().map_err(|problems| problems.to_string())?;
+        self.hba = loaded.config.hba;
+        Ok(())
+    }
+
+    fn set_parameter(&mut self, parameter: &Parameter, value: &str) -> Result<(), String> {
+        let key = parameter.name;
         if !parameter.changeable {
             return Err(format!("{key} can only be changed by a restart"));
         }
