@@ -1,9 +1,13 @@
 //! The command line: what was asked for, as a value. `main` does it.
 //!
+//! Called as `pgbouncer`, or with that as its command, it takes PgBouncer's arguments (`pgbouncer`).
 //! Without a command pooler runs. `-c` beats `POOLER_UPSTREAM`; with neither the usual places are searched.
 
+pub mod pgbouncer;
+
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -26,8 +30,12 @@ const UPSTREAM_VARIABLE: &str = "POOLER_UPSTREAM";
 pub enum Command {
     /// Serve.
     Run { source: Source, verbosity: Verbosity },
+    /// Serve, in the place of PgBouncer.
+    PgBouncer(pgbouncer::Call),
     /// Say what is wrong with a file.
     Check { config: PathBuf },
+    /// Write a pgbouncer.ini as a pooler.toml.
+    Import { file: PathBuf },
     /// Show what pooler does, with a PostgreSQL of its own.
     Demo(Demo),
 }
@@ -36,7 +44,12 @@ pub enum Command {
 #[derive(Debug)]
 pub enum Source {
     File(PathBuf),
-    Upstream { url: Secret<String>, listen: Option<String> },
+    /// A pgbouncer.ini, whatever its name.
+    Ini(PathBuf),
+    Upstream {
+        url: Secret<String>,
+        listen: Option<String>,
+    },
 }
 
 /// `-v` and `-q`: instead of the configured log level.
@@ -100,6 +113,18 @@ enum Action {
     Run(Run),
     /// Check a configuration: tells everything that is wrong with it and what to do.
     Check(FileArgument),
+    /// Write the pooler.toml that means what a pgbouncer.ini means, to standard output.
+    Import {
+        /// The pgbouncer.ini.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Serve in the place of PgBouncer: takes its arguments and its configuration (also when pooler is called as `pgbouncer`).
+    #[command(disable_help_flag = true)]
+    Pgbouncer {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        arguments: Vec<OsString>,
+    },
     /// Start PostgreSQL in a temporary directory, pooler in front, and drive clients through it.
     Demo(Demo),
 }
@@ -134,8 +159,33 @@ struct Run {
 
 /// Reads the command line of the process; ends the process on `--help`, `--version` and mistakes.
 pub fn parse() -> Command {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    if Path::new(&program).file_name() == Some(OsStr::new("pgbouncer")) {
+        return as_pgbouncer(&program.to_string_lossy(), arguments);
+    }
+    // Not clap's business: options that it does not know follow.
+    if std::env::args_os().nth(1).is_some_and(|command| command == "pgbouncer") {
+        return as_pgbouncer(&format!("{} pgbouncer", program.to_string_lossy()), arguments.skip(1));
+    }
     let environment = |name: &str| std::env::var(name).ok();
     parse_from(std::env::args_os(), &environment, &Path::exists).unwrap_or_else(|error| error.exit())
+}
+
+fn as_pgbouncer(program: &str, arguments: impl Iterator<Item = OsString>) -> Command {
+    let code = match pgbouncer::parse(program, arguments) {
+        Ok(call) => return Command::PgBouncer(call),
+        Err(pgbouncer::Instead::Told(text)) => {
+            // Who closed the other end of a pipe does not want to read on.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            0
+        }
+        Err(pgbouncer::Instead::Mistake(text)) => {
+            let _ = std::io::stderr().write_all(text.as_bytes());
+            1
+        }
+    };
+    std::process::exit(code)
 }
 
 /// As `parse`, from given arguments.
@@ -149,6 +199,11 @@ fn parse_from(
         None => run(arguments.run, environment, exists),
         Some(Action::Run(arguments)) => run(arguments, environment, exists),
         Some(Action::Check(arguments)) => Ok(Command::Check { config: file(arguments, exists)? }),
+        Some(Action::Import { file }) => Ok(Command::Import { file }),
+        // Caught before: its arguments are not clap's.
+        Some(Action::Pgbouncer { .. }) => {
+            Err(Arguments::command().error(ErrorKind::InvalidSubcommand, "pgbouncer comes first"))
+        }
         Some(Action::Demo(demo)) => Ok(Command::Demo(demo)),
     }
 }
@@ -200,6 +255,7 @@ impl Source {
     pub fn load(&self) -> Result<Loaded, Problems> {
         match self {
             Self::File(path) => Config::load(path),
+            Self::Ini(path) => Config::load_ini(path),
             Self::Upstream { url, listen } => {
                 let config = Config::from_upstream(&url.0, listen.as_deref())?;
                 Ok(Loaded { config, warnings: Vec::new() })
@@ -214,8 +270,22 @@ pub fn check(path: &Path) -> ExitCode {
     let code = if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     let text = report(path, result);
     // Who closed the other end of a pipe does not want to read on.
-    let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+    let _ = std::io::stdout().write_all(text.as_bytes());
     code
+}
+
+/// `pooler import`: prints the same configuration as a pooler.toml.
+pub fn import(path: &Path) -> ExitCode {
+    match Config::import(path) {
+        Ok(toml) => {
+            let _ = std::io::stdout().write_all(toml.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            eprintln!("{problems}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Certificates and keys that can be read may still be unfit, or not belong together.
@@ -263,6 +333,9 @@ mod tests {
             Ok(Command::Run { source: Source::Upstream { url, listen }, .. }) => {
                 format!("upstream {} {}", url.0, listen.unwrap_or_default())
             }
+            Ok(Command::Run { source: Source::Ini(path), .. }) => format!("ini {}", path.display()),
+            Ok(Command::PgBouncer(call)) => format!("{call:?}"),
+            Ok(Command::Import { file }) => format!("import {}", file.display()),
             Ok(Command::Check { config }) => format!("check {}", config.display()),
             Ok(Command::Demo(demo)) => {
                 format!("demo {} {} {} {}", demo.clients, demo.pool_size, demo.seconds, demo.keep)
@@ -279,6 +352,7 @@ mod tests {
             ("-c a.toml -vv", "run a.toml VeryVerbose"),
             ("run -c a.toml -q", "run a.toml Quiet"),
             ("check -c a.toml", "check a.toml"),
+            ("import pgbouncer.ini", "import pgbouncer.ini"),
             ("demo", "demo 200 20 20 false"),
             ("demo --clients 5 --pool-size 2 --seconds 3 --keep", "demo 5 2 3 true"),
             ("--upstream postgres://h/d", "upstream postgres://h/d "),

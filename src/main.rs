@@ -7,6 +7,8 @@ use pooler::cli::{self, Command};
 fn main() -> ExitCode {
     match cli::parse() {
         Command::Run { source, verbosity } => pooler::app::run(source, verbosity),
+        Command::PgBouncer(call) => pooler::app::run_as_pgbouncer(call),
+        Command::Import { file } => cli::import(&file),
         Command::Check { config } => cli::check(&config),
         Command::Demo(options) => pooler::demo::run(&options),
     }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::reload;
 use crate::{
     cli::Source,
-    config::{Problems, User},
+    config::{Problems, Settings, User},
     pool::stats::{History, Totals},
     worker::{
         message::Message,
@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-/// Changes the log level of the running process.
-pub(crate) type LogLevel = Box<dyn Fn(&str) + Send + Sync>;
+/// Gives the log of the running process its settings, and opens its files again.
+pub(crate) type ApplyLog = Box<dyn Fn(&Settings) + Send + Sync>;
 
 /// How a shutdown goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +37,7 @@ pub(crate) enum Shutdown {
 pub(crate) struct Commands {
     pub(crate) process: Arc<Process>,
     source: Source,
-    log_level: LogLevel,
+    apply_log: ApplyLog,
     /// One reload at a time.
     reloading: Mutex<()>,
     closing: watch::Sender<bool>,
@@ -50,11 +50,11 @@ pub(crate) struct Commands {
 }
 
 impl Commands {
-    pub(crate) fn new(process: Arc<Process>, source: Source, log_level: LogLevel) -> Self {
+    pub(crate) fn new(process: Arc<Process>, source: Source, apply_log: ApplyLog) -> Self {
         Self {
             process,
             source,
-            log_level,
+            apply_log,
             reloading: Mutex::new(()),
             closing: watch::Sender::new(false),
             shutdown: watch::Sender::new(None),
@@ -77,6 +77,8 @@ impl Commands {
     /// Reads the configuration again. What cannot be read changes nothing. Blocks on files.
     pub(crate) fn reload(&self) -> Result<(), Problems> {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who has moved the file of the log wants it opened again, whatever becomes of the rest.
+        (self.apply_log)(&self.process.config().settings);
         reload::reload(&self.process, &self.source)?;
         self.in_force();
         Ok(())
@@ -91,7 +93,7 @@ impl Commands {
     }
 
     fn in_force(&self) {
-        (self.log_level)(&self.process.config().settings.log_level);
+        (self.apply_log)(&self.process.config().settings);
         self.open_minimum();
         self.reloaded.send_replace(());
     }

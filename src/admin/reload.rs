@@ -34,7 +34,7 @@ pub(super) fn reload(process: &Arc<Process>, source: &Source) -> Result<(), Prob
     for name in &diff.needs_restart {
         tracing::warn!("{name} has changed: takes effect after a restart");
     }
-    config.settings.keep_restart_settings(&old.config.settings);
+    config.keep_restart_settings(&old.config);
     let file = config.path.clone().unwrap_or_else(|| PathBuf::from("pooler.toml"));
     put_in_force(process, config).map_err(|error| {
         tracing::error!("configuration not reloaded, the old one stays in force: {error}");
@@ -47,7 +47,7 @@ pub(super) fn reload(process: &Arc<Process>, source: &Source) -> Result<(), Prob
 /// Changes one setting of the configuration in force.
 pub(super) fn set(process: &Arc<Process>, name: &str, value: &str) -> Result<(), String> {
     let mut config = Config::clone(&process.config());
-    config.settings.set(name, value).map_err(|error| error.to_string())?;
+    config.set(name, value)?;
     put_in_force(process, config).map_err(|error| {
         tracing::error!("TLS settings could not be applied, still using old configuration: {error}");
         error.to_string()
@@ -68,6 +68,7 @@ fn put_in_force(process: &Arc<Process>, config: Config) -> Result<(), TlsError> 
         config: Arc::new(config),
     };
     process.set_live(live);
+    process.logins.lookups.forget_all();
     for database in process.renew_pools(tls_changed) {
         for worker in &process.workers {
             worker.send(Message::Kill { database: Some(database.clone()), reason: "database removed" });

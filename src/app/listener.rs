@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::unistd::Group;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -22,7 +23,7 @@ use crate::{
         login::{Accepted, CancelRequest, LoginContext, Opened, login},
     },
     config::{PoolMode, Settings},
-    pool::registry::proved,
+    pool::registry::{credentials, proved},
     server::{self, Keepalive},
     worker::{message::Message, process::Process},
 };
@@ -71,18 +72,54 @@ impl BindError {
 pub(super) async fn bind(settings: &Settings) -> Result<Vec<Listener>, BindError> {
     let mut listeners = Vec::new();
     for host in &settings.listen_addr {
-        for address in resolve(host, settings.listen_port).await? {
-            let name = address.to_string();
-            let listener =
-                bind_tcp(address, settings.listen_backlog).map_err(|e| BindError::new(&name, e))?;
-            listeners.push(Listener::Tcp(listener, name));
-        }
+        listeners.append(&mut bind_host(host, settings).await?);
     }
-    if let Some(directory) = &settings.unix_socket_dir {
-        let path = directory.join(format!(".s.PGSQL.{}", settings.listen_port));
-        listeners.push(bind_unix(&path, settings.unix_socket_mode)?);
+    if let Some(path) = socket_path(settings) {
+        listeners.push(bind_unix(&path, settings)?);
     }
     Ok(listeners)
+}
+
+/// One entry of listen_addr. Of several addresses it is enough that there are some: machines without IPv6 have only
+/// one of those of `localhost` and `*`.
+async fn bind_host(host: &str, settings: &Settings) -> Result<Vec<Listener>, BindError> {
+    let (mut listeners, mut missing) = (Vec::new(), None);
+    for address in resolve(host, settings.listen_port).await? {
+        let name = address.to_string();
+        match bind_tcp(address, settings) {
+            Ok(listener) => listeners.push(Listener::Tcp(listener, name)),
+            Err(error) if is_missing(&error) => {
+                tracing::warn!("cannot listen on {name}: {error}");
+                missing = Some(BindError::new(&name, error));
+            }
+            Err(error) => return Err(BindError::new(&name, error)),
+        }
+    }
+    match missing {
+        Some(error) if listeners.is_empty() => Err(error),
+        _ => Ok(listeners),
+    }
+}
+
+/// The machine has no such address.
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
+fn socket_path(settings: &Settings) -> Option<PathBuf> {
+    let directory = settings.unix_socket_dir.as_ref()?;
+    Some(directory.join(format!(".s.PGSQL.{}", settings.listen_port)))
+}
+
+/// Somebody answers on the unix socket.
+pub(super) fn is_socket_in_use(settings: &Settings) -> bool {
+    socket_path(settings).is_some_and(|path| path.exists() && !is_left_behind(&path))
+}
+
+/// The process that made the socket is gone. Who may not connect cannot know.
+fn is_left_behind(path: &Path) -> bool {
+    let connected = std::os::unix::net::UnixStream::connect(path);
+    connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, BindError> {
@@ -93,24 +130,27 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, BindError> {
     Ok(found.collect())
 }
 
-fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+fn bind_tcp(address: SocketAddr, settings: &Settings) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // IPv4 has a socket of its own.
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
+    if settings.so_reuseport {
+        socket.set_reuse_port(true)?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    socket.listen(i32::try_from(settings.listen_backlog).unwrap_or(i32::MAX))?;
     TcpListener::from_std(socket.into())
 }
 
-fn bind_unix(path: &Path, mode: u32) -> Result<Listener, BindError> {
+fn bind_unix(path: &Path, settings: &Settings) -> Result<Listener, BindError> {
     let name = path.display().to_string();
     let fail = |e| BindError::new(&name, e);
     if std::fs::metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        if !is_left_behind(path) {
             return Err(fail(io::ErrorKind::AddrInUse.into()));
         }
         // Left behind by a process that was killed.
@@ -118,7 +158,14 @@ fn bind_unix(path: &Path, mode: u32) -> Result<Listener, BindError> {
     }
     let listener = UnixListener::bind(path).map_err(fail)?;
     let file = SocketFile(path.to_owned());
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(fail)?;
+    let mode = std::fs::Permissions::from_mode(settings.unix_socket_mode);
+    std::fs::set_permissions(path, mode).map_err(fail)?;
+    if !settings.unix_socket_group.is_empty() {
+        let group = Group::from_name(&settings.unix_socket_group).ok().flatten().map(|group| group.gid);
+        let group = group
+            .ok_or_else(|| fail(io::Error::other("there is no such group as unix_socket_group names")))?;
+        std::os::unix::fs::chown(path, None, Some(group.as_raw())).map_err(fail)?;
+    }
     Ok(Listener::Unix(listener, file))
 }
 
@@ -200,8 +247,12 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 /// Takes one connection through its login and hands it on.
 async fn open(accepted: Accepted, process: Arc<Process>, commands: Arc<Commands>) {
     let live = process.live();
-    let context =
-        LoginContext { config: live.config, tls: live.client_tls, shared: Arc::clone(&process.logins) };
+    let context = LoginContext {
+        config: live.config,
+        tls: live.client_tls,
+        server_tls: live.server_tls,
+        shared: Arc::clone(&process.logins),
+    };
     match login(accepted, &context).await {
         Ok(Opened::LoggedIn(client)) => {
             if let Some(database) = &client.database {
@@ -224,6 +275,7 @@ async fn hand_on(client: Box<LoggedIn>, process: &Arc<Process>, commands: &Arc<C
     };
     let pool = process.pool(database, &client.user_config);
     if let Some(credentials) = proved(client.password.as_ref(), client.scram_keys.as_ref())
+        .or_else(|| client.looked_up.as_ref().map(credentials))
         && database.user.is_none()
     {
         pool.offer_credentials(&credentials);

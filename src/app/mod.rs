@@ -1,23 +1,25 @@
 //! The process: from the configuration to running workers and listeners, and the way back.
 
 mod descriptors;
+mod identity;
 mod listener;
+mod log;
 mod signals;
 mod statistics;
 
-use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, thread};
+use std::{process::ExitCode, sync::Arc, thread};
 
 use mio::{Poll, Waker};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    admin::commands::{Commands, LogLevel},
-    cli::{Source, Verbosity},
+    admin::commands::{ApplyLog, Commands},
+    cli::{Source, Verbosity, pgbouncer},
     client::login::LoginShared,
-    config::{Loaded, LogFormat, Settings},
+    config::{Loaded, Problems, Settings},
     net::{
         timer::Timer,
-        tls::{ClientTls, ServerTls},
+        tls::{ClientTls, ServerTls, TlsError},
     },
     worker::{
         Worker, memory,
@@ -26,79 +28,138 @@ use crate::{
     },
 };
 
+use self::identity::PidFile;
+
 /// A reason not to start.
 type StartError = Box<dyn std::error::Error + Send + Sync>;
 
+/// How the process starts.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    pub verbosity: Verbosity,
+    /// As PgBouncer: says what it says when it cannot start, and does not run as root.
+    pub as_pgbouncer: bool,
+    /// In the background.
+    pub daemon: bool,
+    /// Nothing to standard error.
+    pub quiet: bool,
+    /// System user to become, instead of the configured one.
+    pub user: Option<String>,
+}
+
 /// Serves until told to stop.
 pub fn run(source: Source, verbosity: Verbosity) -> ExitCode {
+    launch(source, &Launch { verbosity, ..Launch::default() })
+}
+
+/// As `run`, in the way of PgBouncer.
+pub fn run_as_pgbouncer(call: pgbouncer::Call) -> ExitCode {
+    let pgbouncer::Call { config, daemon, quiet, verbosity, user } = call;
+    launch(Source::Ini(config), &Launch { verbosity, as_pgbouncer: true, daemon, quiet, user })
+}
+
+fn launch(source: Source, launch: &Launch) -> ExitCode {
     memory::return_large_buffers();
     let loaded = match source.load() {
         Ok(loaded) => loaded,
         Err(problems) => {
-            eprintln!("{problems}");
+            launch.complain_of(&problems);
             return ExitCode::FAILURE;
         }
     };
-    let log_level = match start_log(&loaded.config.settings, verbosity) {
-        Ok(reload) => reload,
+    let ready = match prepare(&loaded, launch) {
+        Ok(ready) => ready,
         Err(error) => {
-            eprintln!("pooler: cannot start the log: {error}");
+            launch.give_up(&error.to_string());
             return ExitCode::FAILURE;
         }
     };
     for warning in &loaded.warnings {
         tracing::warn!("{}", warning.in_one_line());
     }
-    match serve(source, loaded, log_level) {
+    let result = go_on(launch, &loaded, &ready.log).and_then(|()| serve(source, loaded, ready));
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("cannot start: {error}");
+            let what = if launch.as_pgbouncer { "" } else { "cannot start: " };
+            tracing::error!(target: log::FATAL, "{what}{error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// What libraries have to say below `info` is for those who write them, and not a line for each event.
-fn filter_of(level: &str) -> String {
-    match level {
-        "debug" | "trace" => format!("info,pooler={level}"),
-        other => other.to_owned(),
-    }
+/// What is there before the first thread is.
+struct Ready {
+    client_tls: Option<Arc<ClientTls>>,
+    server_tls: Arc<ServerTls>,
+    log: log::Log,
 }
 
-fn start_log(settings: &Settings, verbosity: Verbosity) -> Result<LogLevel, StartError> {
-    use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _};
-    let level = verbosity.level().unwrap_or(&settings.log_level);
-    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(filter_of(level))?);
-    let registry = tracing_subscriber::registry().with(filter);
-    match settings.log_format {
-        LogFormat::Json => {
-            registry.with(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr)).try_init()?;
-        }
-        LogFormat::Text => {
-            let layer = tracing_subscriber::fmt::layer()
-                .with_writer(std::io::stderr)
-                .with_target(false)
-                .with_ansi(std::io::stderr().is_terminal());
-            registry.with(layer).try_init()?;
-        }
-    }
-    let overridden = verbosity.level().is_some();
-    Ok(Box::new(move |level| {
-        if !overridden && let Ok(filter) = EnvFilter::try_new(filter_of(level)) {
-            // Fails only when the subscriber is gone.
-            let _ = handle.reload(filter);
-        }
-    }))
-}
-
-fn serve(source: Source, loaded: Loaded, log_level: LogLevel) -> Result<(), StartError> {
+/// Everything up to the log. The order is PgBouncer's: files of TLS may be those of root.
+fn prepare(loaded: &Loaded, launch: &Launch) -> Result<Ready, StartError> {
     let settings = &loaded.config.settings;
-    let live = Live {
-        client_tls: ClientTls::build(settings)?.map(Arc::new),
-        server_tls: Arc::new(ServerTls::build(settings)?),
-        config: Arc::new(loaded.config),
-    };
+    let tls = |error: TlsError| format!("TLS setup failed: {error}");
+    let client_tls = ClientTls::build(settings).map_err(tls)?.map(Arc::new);
+    let server_tls = Arc::new(ServerTls::build(settings).map_err(tls)?);
+    match launch.user.as_deref().unwrap_or(&settings.user) {
+        "" => {}
+        user => identity::become_user(user)?,
+    }
+    if launch.as_pgbouncer && identity::is_root() {
+        return Err("PgBouncer should not run as root".into());
+    }
+    if std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string()) {
+        return Err("sockets of systemd are not taken over: disable the .socket unit, and set listen_addr, unix_socket_dir".into());
+    }
+    if launch.daemon && settings.pidfile.is_none() {
+        return Err("daemon needs pidfile configured".into());
+    }
+    let log = log::Log::start(settings, launch.verbosity, !launch.quiet)?;
+    Ok(Ready { client_tls, server_tls, log })
+}
+
+/// What has to be seen to once there is a log: who else runs, and the background.
+fn go_on(launch: &Launch, loaded: &Loaded, log: &log::Log) -> Result<(), StartError> {
+    let settings = &loaded.config.settings;
+    if launch.as_pgbouncer && listener::is_socket_in_use(settings) {
+        return Err("unix socket is in use, cannot continue".into());
+    }
+    if let Some(path) = &settings.pidfile {
+        identity::PidFile::check(path)?;
+    }
+    if launch.daemon {
+        log.leave_stderr();
+        identity::go_into_background()?;
+    }
+    Ok(())
+}
+
+impl Launch {
+    /// The configuration cannot be read.
+    fn complain_of(&self, problems: &Problems) {
+        if !self.as_pgbouncer {
+            eprintln!("{problems}");
+        } else if !self.quiet {
+            for problem in &problems.0 {
+                eprintln!("{}", log::line("ERROR", &problem.in_one_line()));
+            }
+            eprintln!("{}", log::line("FATAL", "cannot load config file"));
+        }
+    }
+
+    /// There is no log yet.
+    fn give_up(&self, reason: &str) {
+        if !self.as_pgbouncer {
+            eprintln!("pooler: cannot start: {reason}");
+        } else if !self.quiet {
+            eprintln!("{}", log::line("FATAL", reason));
+        }
+    }
+}
+
+fn serve(source: Source, loaded: Loaded, ready: Ready) -> Result<(), StartError> {
+    let Ready { client_tls, server_tls, log } = ready;
+    let live = Live { client_tls, server_tls, config: Arc::new(loaded.config) };
     let count = worker_count(&live.config.settings);
     let runtime = Builder::new_multi_thread()
         .worker_threads((count / 4).clamp(1, 4))
@@ -106,7 +167,7 @@ fn serve(source: Source, loaded: Loaded, log_level: LogLevel) -> Result<(), Star
         .enable_all()
         .build()?;
     let (process, threads) = start_workers(live, count, &runtime)?;
-    let result = runtime.block_on(listen_until_stopped(&process, source, log_level));
+    let result = runtime.block_on(listen_until_stopped(&process, source, log.apply()));
     for worker in &process.workers {
         worker.send(Message::Stop);
     }
@@ -121,10 +182,12 @@ fn serve(source: Source, loaded: Loaded, log_level: LogLevel) -> Result<(), Star
 async fn listen_until_stopped(
     process: &Arc<Process>,
     source: Source,
-    log_level: LogLevel,
+    apply_log: ApplyLog,
 ) -> Result<(), StartError> {
-    let listeners = listener::bind(&process.config().settings).await?;
-    let commands = Arc::new(Commands::new(Arc::clone(process), source, log_level));
+    let settings = process.config().settings.clone();
+    let listeners = listener::bind(&settings).await?;
+    let _pidfile = settings.pidfile.as_deref().map(PidFile::write).transpose()?;
+    let commands = Arc::new(Commands::new(Arc::clone(process), source, apply_log));
     process.discover();
     for listener in listeners {
         tracing::info!("listening on {}", listener.name());
@@ -138,7 +201,9 @@ async fn listen_until_stopped(
         process.workers.len(),
         std::process::id()
     );
+    identity::notify_systemd("READY=1");
     signals::until_stopped(&commands).await?;
+    identity::notify_systemd("STOPPING=1");
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use tokio::{
     time::Instant,
 };
 
+use super::identity;
 use crate::admin::commands::{Commands, Shutdown};
 
 /// How often it is looked whether everybody has left.
@@ -39,8 +40,10 @@ impl Signals {
             _ = self.hangup.recv() => {
                 tracing::info!("got SIGHUP, re-reading config");
                 let commands = Arc::clone(commands);
+                identity::notify_systemd(&reloading());
                 // What is wrong has been logged.
                 let _ = tokio::task::spawn_blocking(move || commands.reload()).await;
+                identity::notify_systemd("READY=1");
             }
             _ = self.terminate.recv() => {
                 if commands.is_shutting_down() {
@@ -72,6 +75,12 @@ impl Signals {
             }
         }
     }
+}
+
+/// What systemd wants to hear of units of type notify-reload.
+fn reloading() -> String {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    format!("RELOADING=1\nMONOTONIC_USEC={}", now.tv_sec * 1_000_000 + now.tv_nsec / 1000)
 }
 
 /// Handles signals until a shutdown has been asked for and is complete.

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::{
     auth::AuthError,
-    client::limits::LimitError,
+    client::{limits::LimitError, lookup::LookupError},
     error::Report,
     protocol::startup::{OptionsError, StartupPacketError},
 };
@@ -30,6 +30,8 @@ pub enum LoginError {
     Limit(#[from] LimitError),
     #[error(transparent)]
     Auth(#[from] AuthError),
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
     /// A wrong password or an unknown user, in PostgreSQL's words whatever the method.
     #[error("password authentication failed for user \"{user}\"")]
     WrongPassword { user: String, cause: AuthError },
@@ -53,6 +55,18 @@ pub enum LoginError {
     /// The console, for a user who is neither in admin_users nor in stats_users.
     #[error("not allowed")]
     ConsoleNotAllowed,
+    /// auth_hba_file, in PgBouncer's words.
+    #[error("no authentication method is found")]
+    NoRule,
+    #[error("login rejected")]
+    Rejected,
+    #[error("unix socket login rejected")]
+    Peer,
+    #[error("certificate authentication failed")]
+    Certificate,
+    /// auth_type any, and nobody to log in as at the server.
+    #[error("database \"{0}\" has no user of its own")]
+    NoForcedUser(String),
     #[error("client_login_timeout")]
     Timeout,
 }
@@ -115,7 +129,10 @@ impl Report for LoginError {
     fn sqlstate(&self) -> &'static str {
         match self {
             Self::Closed | Self::Io(_) => "08006",
-            Self::SslRequired => "28000",
+            Self::SslRequired | Self::NoRule | Self::Rejected | Self::Peer | Self::Certificate => "28000",
+            Self::NoForcedUser(_) => "28000",
+            // It may work the next time.
+            Self::Lookup(_) => "57P03",
             Self::NoSuchDatabase(_) => "3D000",
             Self::ConsoleNotAllowed => "42501",
             _ => self.inner().map_or("08P01", Report::sqlstate),
@@ -138,6 +155,12 @@ impl Report for LoginError {
             Self::ConsoleNotAllowed => {
                 Some("The console serves the users in admin_users and stats_users.".to_owned())
             }
+            Self::NoForcedUser(_) => Some(
+                "With auth_type any each database needs user and password in the pooler's configuration."
+                    .to_owned(),
+            ),
+            Self::NoRule => Some("No line of auth_hba_file fits.".to_owned()),
+            Self::Lookup(_) => Some("The log of the pooler says why auth_query failed.".to_owned()),
             Self::NoAlpn => Some("Offer the ALPN protocol \"postgresql\".".to_owned()),
             _ => self.inner().and_then(Report::hint),
         }

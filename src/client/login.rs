@@ -8,11 +8,13 @@
 
 use std::{os::unix::fs::MetadataExt, sync::Arc, time::Instant};
 
+use nix::unistd::{Uid, User as SystemUser};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::{
     ConsoleRight, LoggedIn,
     error::LoginError,
+    lookup::{Found, Lookups},
     password::{Dialogue, Proof},
     startup::Request,
     wire::Wire,
@@ -20,9 +22,9 @@ use super::{
 use crate::{
     auth::{AuthError, SecretCache},
     client::limits::{Admission, ClientLimits, ClientPermit},
-    config::{Config, Database, PeerAddr, SslMode, User, is_console},
-    error::{Printable, Report},
-    net::tls::ClientTls,
+    config::{Asking, AuthType, Config, Database, Demand, PeerAddr, SslMode, User, is_console},
+    error::{Printable, Report, Secret},
+    net::tls::{ClientTls, ServerTls},
     protocol::{BackendKeyData, ProtocolVersion, encode::Severity, startup::StartupPacket},
 };
 
@@ -31,6 +33,7 @@ use crate::{
 pub struct LoginShared {
     pub limits: Arc<ClientLimits>,
     pub secrets: SecretCache,
+    pub lookups: Lookups,
     /// User id of the process: its owner reaches the console through the unix socket without a password.
     uid: Option<u32>,
 }
@@ -39,7 +42,7 @@ impl LoginShared {
     /// Fails if the operating system has no random bytes.
     pub fn new() -> Result<Self, AuthError> {
         let uid = std::fs::metadata("/proc/self").ok().map(|metadata| metadata.uid());
-        Ok(Self { limits: Arc::default(), secrets: SecretCache::new()?, uid })
+        Ok(Self { limits: Arc::default(), secrets: SecretCache::new()?, lookups: Lookups::default(), uid })
     }
 }
 
@@ -49,6 +52,8 @@ pub struct LoginContext {
     pub config: Arc<Config>,
     /// `None`: client_tls_sslmode is disable.
     pub tls: Option<Arc<ClientTls>>,
+    /// For auth_query.
+    pub server_tls: Arc<ServerTls>,
     pub shared: Arc<LoginShared>,
 }
 
@@ -135,6 +140,7 @@ enum Outcome {
 /// A client that is who it says, and what it may use.
 struct Session {
     proof: Proof,
+    looked_up: Option<Secret<String>>,
     user_config: Arc<User>,
     target: Target,
 }
@@ -213,7 +219,10 @@ impl Login<'_> {
         parameters: Vec<(String, String)>,
     ) -> Result<Session, LoginError> {
         let config = &*self.context.config;
-        let request = Request::read(version, parameters, &config.settings.ignore_startup_parameters)?;
+        let mut request = Request::read(version, parameters, &config.settings.ignore_startup_parameters)?;
+        if config.settings.application_name_add_host {
+            request.add_host(&self.host(config.settings.listen_port));
+        }
         let request = self.request.insert(request);
         if config.settings.log_connections {
             log_attempt(request, self.peer, wire);
@@ -225,19 +234,42 @@ impl Login<'_> {
 
         if console && self.context.is_owner(user, self.peer) {
             let (proof, target) = (Proof::default(), Target::Console(ConsoleRight::Admin));
-            return Ok(Session { proof, user_config: user_config(config, user), target });
+            return Ok(Session { proof, looked_up: None, user_config: user_config(config, user), target });
         }
         let tls = self.context.tls.as_ref().filter(|_| wire.is_tls());
         let binding = tls.map(|tls| Arc::clone(&tls.server_end_point)).filter(|hash| !hash.is_empty());
-        let dialogue = Dialogue { config, secrets: &self.context.shared.secrets, binding, user };
-        let proof = dialogue.run(wire).await?;
+        let method = method_of(config, self.peer, wire, user, database)?;
+        let lookups = &self.context.shared.lookups;
+        let lookup = if method == AuthType::Any { None } else { config.lookup(user, database) };
+        let found = match &lookup {
+            Some(lookup) => Some(lookups.find(config, &self.context.server_tls, lookup, user).await?),
+            None => None,
+        };
+        let secrets = &self.context.shared.secrets;
+        let are_md5 = lookup.is_some() && lookups.are_md5();
+        let dialogue = Dialogue { config, secrets, binding, user, method, found: found.as_ref(), are_md5 };
+        let proof = dialogue.run(wire).await.inspect_err(|_| {
+            if let Some(lookup) = &lookup {
+                lookups.forget(lookup, user);
+            }
+        })?;
         let target = if console {
-            Target::Console(console_right(config, user).ok_or(LoginError::ConsoleNotAllowed)?)
+            let right =
+                console_right(config, user).or((method == AuthType::Any).then_some(ConsoleRight::Stats));
+            Target::Console(right.ok_or(LoginError::ConsoleNotAllowed)?)
         } else {
             let found = config.resolve_database(database);
-            Target::Database(found.ok_or_else(|| LoginError::NoSuchDatabase(database.to_owned()))?)
+            let found = found.ok_or_else(|| LoginError::NoSuchDatabase(database.to_owned()))?;
+            if method == AuthType::Any && found.user.is_none() {
+                return Err(LoginError::NoForcedUser(database.to_owned()));
+            }
+            Target::Database(found)
         };
-        Ok(Session { proof, user_config: user_config(config, user), target })
+        let looked_up = match found {
+            Some(Found::Secret(secret)) => Some(secret),
+            _ => None,
+        };
+        Ok(Session { proof, looked_up, user_config: user_config(config, user), target })
     }
 
     fn finish(self, session: Session, wire: Wire) -> Result<LoggedIn, LoginError> {
@@ -261,10 +293,22 @@ impl Login<'_> {
             parameters: request.parameters,
             scram_keys: session.proof.scram_keys,
             password: session.proof.password,
+            looked_up: session.looked_up,
             peer: self.peer.clone(),
             tls_description,
             permit: self.permit,
         })
+    }
+
+    /// Where the client is, as PgBouncer says it.
+    fn host(&self, listen_port: u16) -> String {
+        match self.peer {
+            PeerAddr::Tcp { peer, .. } => peer.to_string(),
+            PeerAddr::Unix { pid, .. } => {
+                let machine = nix::unistd::gethostname().unwrap_or_default();
+                format!("unix({pid}@{}):{listen_port}", machine.to_string_lossy())
+            }
+        }
     }
 
     /// In PgBouncer's words, which people grep for.
@@ -285,6 +329,46 @@ impl Login<'_> {
             tracing::info!(%db, %user, %peer, "closing because: {reason} (age={age}s)");
         }
     }
+}
+
+/// How the client has to prove who it is. What its socket shows is looked at here.
+fn method_of(
+    config: &Config,
+    from: &PeerAddr,
+    wire: &Wire,
+    user: &str,
+    database: &str,
+) -> Result<AuthType, LoginError> {
+    let address = match from {
+        PeerAddr::Tcp { peer, .. } => Some(peer.ip()),
+        PeerAddr::Unix { .. } => None,
+    };
+    let demand = match config.settings.auth_type {
+        AuthType::Hba => {
+            let asking = Asking { database, user, address, tls: wire.is_tls() };
+            config.hba.demand(asking).ok_or(LoginError::NoRule)?
+        }
+        method => Demand { method, map: None },
+    };
+    let map = demand.map.as_deref();
+    match demand.method {
+        AuthType::Reject => return Err(LoginError::Rejected),
+        AuthType::Peer => {
+            let PeerAddr::Unix { uid, .. } = from else { return Err(LoginError::Peer) };
+            let owner = SystemUser::from_uid(Uid::from_raw(*uid)).ok().flatten().ok_or(LoginError::Peer)?;
+            if !config.hba.maps(map, &owner.name, user) {
+                return Err(LoginError::Peer);
+            }
+        }
+        AuthType::Cert => {
+            let name = wire.common_name().ok_or(LoginError::Certificate)?;
+            if !config.hba.maps(map, &name, user) {
+                return Err(LoginError::Certificate);
+            }
+        }
+        _ => {}
+    }
+    Ok(demand.method)
 }
 
 impl LoginContext {

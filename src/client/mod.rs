@@ -5,6 +5,7 @@
 pub mod error;
 pub mod limits;
 pub mod login;
+pub mod lookup;
 pub mod password;
 pub mod startup;
 pub mod wire;
@@ -45,6 +46,8 @@ pub struct LoggedIn {
     pub parameters: Vec<(String, String)>,
     /// Keys proved against a stored SCRAM secret: they log in to a server that stores the same one.
     pub scram_keys: Option<ScramKeys>,
+    /// What auth_query has found of the user.
+    pub looked_up: Option<crate::error::Secret<String>>,
     /// The clear-text password, if the client sent it (auth_type plain): may log in to the server.
     pub password: Option<crate::error::Secret<String>>,
     pub peer: PeerAddr,

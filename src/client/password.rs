@@ -7,7 +7,7 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use zeroize::Zeroizing;
 
-use super::{error::LoginError, wire::Wire};
+use super::{error::LoginError, lookup::Found, wire::Wire};
 use crate::{
     auth::{AuthError, ScramKeys, ScramSecret, ScramServer, SecretCache, Stored, md5, scram, secrets},
     config::{AuthType, Config},
@@ -37,6 +37,11 @@ pub(crate) struct Dialogue<'a> {
     /// `tls-server-end-point` hash, on TLS connections.
     pub(crate) binding: Option<Arc<[u8]>>,
     pub(crate) user: &'a str,
+    pub(crate) method: AuthType,
+    /// What auth_query has found, if it has been asked.
+    pub(crate) found: Option<&'a Found>,
+    /// Those whom auth_query finds have md5 hashes rather than SCRAM secrets.
+    pub(crate) are_md5: bool,
 }
 
 impl<'a> Dialogue<'a> {
@@ -51,24 +56,41 @@ impl<'a> Dialogue<'a> {
     }
 
     async fn prove(&self, wire: &mut Wire) -> Result<Proof, LoginError> {
-        let known = self.config.users.get(self.user);
-        let stored = known.and_then(|user| user.password.as_ref()).and_then(|text| Stored::parse(&text.0));
-        match self.config.settings.auth_type {
-            AuthType::Trust if known.is_some() => Ok(Proof::default()),
+        let listed = self.config.users.get(self.user).and_then(|user| user.password.as_ref());
+        let (known, text) = match self.found {
+            None => (self.config.users.contains_key(self.user), listed),
+            Some(Found::Nobody) => (false, None),
+            Some(Found::WithoutPassword) => (true, None),
+            Some(Found::Secret(secret)) => (true, Some(secret)),
+        };
+        let stored = text.and_then(|text| Stored::parse(&text.0));
+        match self.method {
+            AuthType::Trust if known => Ok(Proof::default()),
             AuthType::Trust => Err(AuthError::Trust.into()),
+            // What the socket shows has been looked at: what remains is that the user is known.
+            AuthType::Peer if known => Ok(Proof::default()),
+            AuthType::Peer => Err(LoginError::Peer),
+            AuthType::Cert if known => Ok(Proof::default()),
+            AuthType::Cert => Err(LoginError::Certificate),
+            AuthType::Any => Ok(Proof::default()),
+            AuthType::Reject | AuthType::Hba => Err(LoginError::Rejected),
             AuthType::Plain => self.plain(wire, stored).await,
             AuthType::ScramSha256 => self.scram(wire, stored).await,
             AuthType::Md5 => match stored {
                 Some(stored @ Stored::Scram(_)) => self.scram(wire, Some(stored)).await,
-                None if matches!(self.typical(), Some(Stored::Scram(_))) => self.scram(wire, None).await,
+                None if self.is_scram_typical() => self.scram(wire, None).await,
                 stored => self.md5(wire, stored.as_ref()).await,
             },
         }
     }
 
-    /// What stands in the list first, for mimicry.
-    fn typical(&self) -> Option<Stored<'a>> {
-        self.config.users.values().find_map(|user| Stored::parse(&user.password.as_ref()?.0))
+    /// What an unknown user pretends to have: what auth_query finds, else what stands in the list first.
+    fn is_scram_typical(&self) -> bool {
+        if self.found.is_some() {
+            return !self.are_md5;
+        }
+        let mut listed = self.config.users.values();
+        matches!(listed.find_map(|user| Stored::parse(&user.password.as_ref()?.0)), Some(Stored::Scram(_)))
     }
 
     fn iterations(&self) -> NonZeroU32 {
@@ -92,7 +114,7 @@ impl<'a> Dialogue<'a> {
 
     /// Spends on an unknown user what a known one costs; no password is right.
     async fn refuse(&self, password: Zeroizing<String>) -> Result<bool, AuthError> {
-        if matches!(self.typical(), Some(Stored::Scram(_))) {
+        if self.is_scram_typical() {
             let mock = self.secrets.mock(self.user, self.iterations());
             self.secrets.verify(mock, password).await?;
         }

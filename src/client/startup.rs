@@ -54,6 +54,15 @@ impl Request {
         Ok(Self { protocol, negotiate, user, database, parameters })
     }
 
+    /// Adds where the client is to its application_name; one without a name is called `app`, as in PgBouncer.
+    pub fn add_host(&mut self, host: &str) {
+        let name = "application_name";
+        let given = self.parameters.iter().rposition(|(known, _)| known.eq_ignore_ascii_case(name));
+        let own = given.map(|at| self.parameters.remove(at).1).filter(|own| !own.is_empty());
+        let value = format!("{} - {host}", own.as_deref().unwrap_or("app"));
+        self.parameters.push((name.to_owned(), value));
+    }
+
     /// Appends NegotiateProtocolVersion, if due.
     pub fn write_negotiation(&self, out: &mut Vec<u8>) {
         if let Some(unknown) = &self.negotiate {
@@ -110,6 +119,21 @@ mod tests {
         let names: Vec<&str> = request.parameters.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["search_path", "application_name", "client_encoding"]);
         assert_eq!(request.negotiate, None);
+    }
+
+    #[test]
+    fn the_host_is_added_to_the_name_that_counts() {
+        for (list, expected) in [
+            (&[("user", "a")][..], "app - h:1"),
+            (&[("user", "a"), ("application_name", "")], "app - h:1"),
+            (&[("user", "a"), ("application_name", "x"), ("application_name", "y")], "y - h:1"),
+            (&[("user", "a"), ("options", "-c application_name=z")], "z - h:1"),
+        ] {
+            let mut request = read(ProtocolVersion::V3_0, list).unwrap();
+            request.add_host("h:1");
+            let last = ("application_name".to_owned(), expected.to_owned());
+            assert_eq!(request.parameters.last(), Some(&last));
+        }
     }
 
     #[test]

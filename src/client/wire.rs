@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::error::LoginError;
 use crate::{
-    net::{Socket, Stream},
+    net::{Socket, Stream, tls},
     protocol::{
         frame::{HEADER, Header},
         frontend,
@@ -210,6 +210,12 @@ impl Wire {
         read.clear();
         self.input = read;
         Ok(())
+    }
+
+    /// Who the client's certificate says that it is; it has been verified.
+    pub(crate) fn common_name(&self) -> Option<String> {
+        let Io::Tls(stream) = &self.io else { return None };
+        tls::common_name(stream.get_ref().1.peer_certificates()?.first()?)
     }
 
     /// Whether the client chose the protocol `postgresql` by ALPN.

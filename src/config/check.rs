@@ -4,7 +4,12 @@
 
 use std::{fs::File, net::SocketAddr, path::PathBuf};
 
-use super::{AuthType, Database, Settings, SslMode, file::Reader, problem::Problem};
+use super::{
+    At, AuthType, Config, Database, Settings, SslMode,
+    file::{Dialect, Reader},
+    is_console,
+    problem::Problem,
+};
 use crate::auth::stored::Stored;
 
 /// Longest path of a unix socket (`sun_path` without its end), less `/.s.PGSQL.65535`.
@@ -16,19 +21,23 @@ pub(super) fn check(reader: &mut Reader<'_>) {
     listening(reader, &config.settings);
     tls_towards_clients(reader, &config.settings);
     tls_towards_servers(reader, &config.settings);
+    certificates_as_proof(reader, &config);
     users(reader);
     if config.settings.default_pool_size > 0
         && config.settings.min_pool_size > config.settings.default_pool_size
     {
         let problem = reader.at("pooler", "min_pool_size", "min_pool_size is greater than default_pool_size");
-        reader.problems.push(problem.remedy("lower min_pool_size or raise default_pool_size"));
+        reader.tell(problem.remedy("lower min_pool_size or raise default_pool_size"));
     }
     if config.databases.is_empty() {
         let problem = Problem::in_file(reader.file, "no database is configured");
-        reader
-            .problems
-            .push(problem.remedy("add [databases.NAME] with host = \"…\", or url = \"postgres://…\""));
+        let remedy = match reader.dialect {
+            Dialect::Toml => "add [databases.NAME] with host = \"…\", or url = \"postgres://…\"",
+            Dialect::PgBouncer => "add NAME = host=… to [databases]",
+        };
+        reader.tell(problem.remedy(remedy));
     }
+    lookups(reader, &config);
     for database in config.databases.values() {
         one_database(reader, database);
     }
@@ -92,6 +101,21 @@ fn tls_towards_servers(reader: &mut Reader<'_>, settings: &Settings) {
     readable(reader, "server_tls_ca_file", settings.server_tls_ca_file.as_ref());
 }
 
+/// Names in certificates prove nothing unless an authority vouches for them.
+fn certificates_as_proof(reader: &mut Reader<'_>, config: &Config) {
+    let settings = &config.settings;
+    let asked = settings.auth_type == AuthType::Cert || config.hba.uses(AuthType::Cert);
+    let verified = settings.client_tls_sslmode != SslMode::Disable && settings.client_tls_ca_file.is_some();
+    if asked && !verified {
+        let problem = reader.at(
+            "pooler",
+            "auth_type",
+            "clients are to prove who they are by certificates, which are not verified",
+        );
+        reader.problems.push(problem.remedy("set client_tls_sslmode = verify-full and client_tls_ca_file"));
+    }
+}
+
 /// A certificate and its key: both or none.
 fn pair(reader: &mut Reader<'_>, cert: (&str, &Option<PathBuf>), key: (&str, &Option<PathBuf>)) {
     for ((name, file), (other, other_file)) in [(cert, key), (key, cert)] {
@@ -118,12 +142,69 @@ fn readable(reader: &mut Reader<'_>, name: &str, file: Option<&PathBuf>) {
     reader.problems.push(problem.remedy("give the path of a PEM file that pooler's user can read"));
 }
 
+/// auth_query needs a database that can be asked, and somebody who can log in there.
+fn lookups(reader: &mut Reader<'_>, config: &Config) {
+    let settings = &config.settings;
+    let global = ("pooler".to_owned(), Some(&settings.auth_user), Some(&settings.auth_dbname));
+    let own = config.databases.values().map(|database| {
+        let table = format!("databases.{}", database.name);
+        (table, database.auth_user.as_ref(), database.auth_dbname.as_ref())
+    });
+    for (table, user, elsewhere) in std::iter::once(global).chain(own) {
+        if let Some(name) = elsewhere.filter(|name| !name.is_empty()) {
+            if is_console(name) {
+                let problem = reader.at(&table, "auth_dbname", "auth_dbname leads to the console");
+                reader.problems.push(problem.remedy("name a database that PostgreSQL has"));
+            } else if config.resolve_database(name).is_none() {
+                let message =
+                    format!("auth_dbname names \"{}\", which is not configured", name.escape_debug());
+                let problem = reader.at(&table, "auth_dbname", message);
+                reader.tell(problem.remedy("add the database, or correct the name"));
+            }
+        }
+        let Some(user) = user.filter(|user| !user.is_empty()) else { continue };
+        let password = config.users.get(user).and_then(|user| user.password.as_ref());
+        let what = match password {
+            None => "has no password",
+            Some(password) if password.0.starts_with("SCRAM-SHA-256$") => {
+                "has a SCRAM secret, which only its owner can use"
+            }
+            Some(_) => continue,
+        };
+        let problem = reader.at(&table, "auth_user", format!("auth_user \"{}\" {what}", user.escape_debug()));
+        let remedy =
+            "unless PostgreSQL lets it in without, list it with its password in clear text, or an md5 hash";
+        reader.warnings.push(problem.remedy(remedy));
+    }
+    for database in config.databases.values() {
+        let finds_nodes =
+            !database.patroni.is_empty() || database.nodes.iter().any(|node| node.at == At::Each);
+        if finds_nodes
+            && config.lookup("", &database.name).is_some_and(|lookup| lookup.database.name == database.name)
+        {
+            let table = format!("databases.{}", database.name);
+            let problem = reader.at(&table, "", "auth_query cannot be asked where nodes are found out");
+            reader.problems.push(
+                problem.remedy("set auth_dbname to a database with host, or with nodes that are listed"),
+            );
+        }
+    }
+}
+
 fn users(reader: &mut Reader<'_>) {
     let settings = &reader.config.settings;
     let mut found: Vec<Problem> = Vec::new();
-    if reader.config.users.is_empty() {
+    let by_password = [AuthType::Plain, AuthType::Md5, AuthType::ScramSha256].contains(&settings.auth_type);
+    // PostgreSQL may know those who are in no list.
+    let asks = !settings.auth_user.is_empty()
+        || reader.config.databases.values().any(|database| database.auth_user.is_some());
+    if reader.config.users.is_empty() && !asks && settings.auth_type != AuthType::Any {
         let problem = reader.at("pooler", "", "no user is configured, so nobody can log in");
-        found.push(problem.remedy("add [users.NAME] with password, or set auth_file"));
+        let remedy = match reader.dialect {
+            Dialect::Toml => "add [users.NAME] with password, or set auth_file",
+            Dialect::PgBouncer => "set auth_file",
+        };
+        found.push(problem.remedy(remedy));
     }
     if settings.auth_type == AuthType::ScramSha256 {
         let is_md5 = |password: &str| password.len() == 35 && password.starts_with("md5");
@@ -141,18 +222,25 @@ fn users(reader: &mut Reader<'_>) {
             found.push(problem.remedy("store plain passwords or SCRAM secrets, or set auth_type = \"md5\""));
         }
     }
-    for user in reader.config.users.values().filter(|_| settings.auth_type != AuthType::Trust) {
+    for user in reader.config.users.values().filter(|_| by_password) {
         let what = match &user.password {
+            None if asks => continue,
             None => "has no password",
             Some(password) if Stored::parse(&password.0).is_none() => "has a damaged SCRAM secret",
             Some(_) => continue,
         };
         let message = format!("user \"{}\" {what} and cannot log in", user.name.escape_debug());
         let problem = reader.at(&format!("users.{}", user.name), "", message);
-        found.push(problem.remedy("give password, password_file or an entry in auth_file"));
+        let remedy = match reader.dialect {
+            Dialect::Toml => "give password, password_file or an entry in auth_file",
+            Dialect::PgBouncer => "give a password in auth_file",
+        };
+        found.push(problem.remedy(remedy));
     }
     for (key, names) in [("admin_users", &settings.admin_users), ("stats_users", &settings.stats_users)] {
-        for name in names.iter().filter(|name| !reader.config.users.contains_key(*name)) {
+        for name in names.iter().filter(|name| {
+            !asks && settings.auth_type != AuthType::Any && !reader.config.users.contains_key(*name)
+        }) {
             let problem =
                 reader.at("pooler", key, format!("{key} names \"{name}\", who is not a known user"));
             found.push(problem.remedy("add the user, or correct the name"));
@@ -191,7 +279,7 @@ fn one_database(reader: &mut Reader<'_>, database: &Database) {
             "min_pool_size",
             format!("min_pool_size is greater than the pool size of {size}"),
         );
-        reader.problems.push(problem.remedy("lower min_pool_size or raise pool_size"));
+        reader.tell(problem.remedy("lower min_pool_size or raise pool_size"));
     }
     if let Some(problem) = own_address(&settings, database) {
         let problem = reader.at(&table, "", problem);

@@ -87,6 +87,12 @@ keys! { DATABASE_KEYS: DatabaseEntry {
     password_file => password_file, FilePath, "Not in PgBouncer.";
     /// All of the above in one: `postgres://user:password@host:port/dbname?sslmode=require`.
     url => url, Password, "Not in PgBouncer.";
+    /// Instead of the setting of that name.
+    auth_user => database.auth_user, Name;
+    /// Instead of the setting of that name.
+    auth_query => database.auth_query, Name;
+    /// Instead of the setting of that name.
+    auth_dbname => database.auth_dbname, Name;
     /// Size of each pool, instead of `default_pool_size`; 0: no limit.
     pool_size => database.pool_size, COUNT;
     /// Instead of the setting of that name.

@@ -1,4 +1,5 @@
 //! Reads `pooler.toml` and the files it refers to into a `Config`, and tells everything that is wrong.
+//! (`pgbouncer` reads pgbouncer.ini into the same.)
 //!
 //! Keys come from the tables in `settings` and `entries`; what settings need of each other is in `check`.
 //! TOML 1.0 by the `toml` crate, whose parser goes on after an error and knows where each value stands.
@@ -21,6 +22,7 @@ use super::{
     entries::{DATABASE_KEYS, DatabaseEntry, USER_KEYS, UserEntry},
     foreign::{self, Table},
     interpolate::{Environment, interpolate, process_environment},
+    pgbouncer,
     problem::{Problem, Problems},
     settings::SETTINGS,
     suggest::closest,
@@ -42,8 +44,11 @@ pub struct Loaded {
 }
 
 impl Config {
-    /// Reads a `pooler.toml` and the files that it refers to.
+    /// Reads a `pooler.toml`, or a pgbouncer.ini, and the files that it refers to.
     pub fn load(path: &Path) -> Result<Loaded, Problems> {
+        if pgbouncer::is_ini(path) {
+            return Self::load_ini(path);
+        }
         let bytes = fs::read(path).map_err(|error| {
             let remedy = match error.kind() {
                 ErrorKind::PermissionDenied => "let the user that pooler runs as read it (chown, chmod)",
@@ -61,13 +66,7 @@ impl Config {
 
     /// As `load`, for a text that is already there.
     pub fn from_text(path: &Path, text: &str, environment: Environment<'_>) -> Result<Loaded, Problems> {
-        let table = |name| text.lines().position(|line| line.trim() == name);
-        if let Some(line) = table("[pgbouncer]").filter(|_| table("[pooler]").is_none()) {
-            let found = "this is a configuration of PgBouncer, which pooler does not read yet";
-            let remedy = "write its settings into a pooler.toml: most names are the same (docs/settings.md)";
-            return Err(Problem::in_file(path, found).at(Some(line + 1)).remedy(remedy).into());
-        }
-        let mut reader = Reader::new(path, text, environment);
+        let mut reader = Reader::new(path, text, environment, Dialect::Toml);
         let (root, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             // The message never quotes the text, which may be a password.
@@ -80,15 +79,11 @@ impl Config {
         }
         reader.read_root(root.get_ref());
         reader.read_auth_file();
+        reader.read_hba();
         if errors.is_empty() {
             check::check(&mut reader);
         }
-        if reader.problems.is_empty() {
-            let warnings = Problems::sorted(reader.warnings).0;
-            Ok(Loaded { config: reader.config, warnings })
-        } else {
-            Err(Problems::sorted(reader.problems))
-        }
+        reader.finish()
     }
 }
 
@@ -101,16 +96,33 @@ pub(super) struct Reader<'a> {
     pub(super) config: Config,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
-    /// Offsets by table (`databases.app`) and key; the key is empty for the table itself.
-    places: BTreeMap<(String, String), usize>,
+    pub(super) dialect: Dialect,
+    /// By table (`databases.app`) and key; the key is empty for the table itself.
+    places: BTreeMap<(String, String), Place>,
+}
+
+/// Which kind of file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Toml,
+    /// pgbouncer.ini: what PgBouncer starts with is no reason not to.
+    PgBouncer,
+}
+
+/// Where something stands.
+#[derive(Clone, Debug)]
+enum Place {
+    /// In the text of the file.
+    Offset(usize),
+    Line(PathBuf, usize),
 }
 
 impl<'a> Reader<'a> {
-    fn new(file: &'a Path, text: &'a str, environment: Environment<'a>) -> Self {
+    pub(super) fn new(file: &'a Path, text: &'a str, environment: Environment<'a>, dialect: Dialect) -> Self {
         let directory = file.parent().unwrap_or(Path::new("")).to_owned();
         let config = Config { path: Some(file.to_owned()), ..Config::default() };
         let (problems, warnings, places) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Self { file, directory, text, environment, config, problems, warnings, places }
+        Self { file, directory, text, environment, config, problems, warnings, dialect, places }
     }
 
     fn line(&self, offset: usize) -> usize {
@@ -125,12 +137,37 @@ impl<'a> Reader<'a> {
     /// Something about a key, at its line or else at that of its table.
     pub(super) fn at(&self, table: &str, key: &str, message: impl Into<String>) -> Problem {
         let place = |key: &str| self.places.get(&(table.to_owned(), key.to_owned()));
-        let line = place(key).or_else(|| place("")).map(|offset| self.line(*offset));
-        Problem::in_file(self.file, message).at(line)
+        match place(key).or_else(|| place("")) {
+            Some(Place::Offset(offset)) => Problem::in_file(self.file, message).at(Some(self.line(*offset))),
+            Some(Place::Line(file, line)) => Problem::in_file(file, message).at(Some(*line)),
+            None => Problem::in_file(self.file, message),
+        }
     }
 
     fn remember(&mut self, table: &str, key: &str, offset: usize) {
-        self.places.insert((table.to_owned(), key.to_owned()), offset);
+        self.places.insert((table.to_owned(), key.to_owned()), Place::Offset(offset));
+    }
+
+    /// The key stands in that line of that file.
+    pub(super) fn remember_line(&mut self, table: &str, key: &str, file: &Path, line: usize) {
+        self.places.insert((table.to_owned(), key.to_owned()), Place::Line(file.to_owned(), line));
+    }
+
+    /// What ends a start from a pooler.toml, and is only told at one from a pgbouncer.ini.
+    pub(super) fn tell(&mut self, problem: Problem) {
+        match self.dialect {
+            Dialect::Toml => self.problems.push(problem),
+            Dialect::PgBouncer => self.warnings.push(problem),
+        }
+    }
+
+    /// What was read, if it can be used.
+    pub(super) fn finish(self) -> Result<Loaded, Problems> {
+        if self.problems.is_empty() {
+            Ok(Loaded { config: self.config, warnings: Problems::sorted(self.warnings).0 })
+        } else {
+            Err(Problems::sorted(self.problems))
+        }
     }
 
     fn read_root(&mut self, root: &DeTable<'_>) {
@@ -201,7 +238,7 @@ impl<'a> Reader<'a> {
         self.config.databases.insert(name.to_owned(), Arc::new(database));
     }
 
-    fn check_name(&mut self, table: &str, name: &str, longest: usize) {
+    pub(super) fn check_name(&mut self, table: &str, name: &str, longest: usize) {
         let wrong = if name.is_empty() {
             "is empty".to_owned()
         } else if name.contains('\0') {

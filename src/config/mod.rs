@@ -11,8 +11,10 @@ mod document;
 mod entries;
 mod file;
 mod foreign;
+mod hba;
 mod interpolate;
 mod nodes;
+mod pgbouncer;
 mod problem;
 mod resolve;
 mod secrets;
@@ -30,10 +32,12 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 pub use self::{
     diff::Diff,
     file::Loaded,
+    hba::{Asking, Demand, Hba},
     interpolate::Environment,
     nodes::{At, MOST_NODES, NodeAddress, PatroniApi},
+    pgbouncer::Given,
     problem::{Problem, Problems},
-    resolve::is_console,
+    resolve::{Lookup, is_console},
     settings::{SETTINGS, Settings, ShownSetting},
     table::{Change, Row, SettingError},
     value::Input,
@@ -49,8 +53,12 @@ pub struct Config {
     pub databases: BTreeMap<String, Arc<Database>>,
     /// `[users.NAME]` by login name, merged with `auth_file`.
     pub users: BTreeMap<String, Arc<User>>,
+    /// What `auth_hba_file` says, if that counts.
+    pub hba: Arc<Hba>,
     /// The file it came from; `None` with `--upstream`.
     pub path: Option<PathBuf>,
+    /// What SHOW CONFIG and SET call the settings if that is a pgbouncer.ini.
+    pub pgbouncer: Option<Given>,
 }
 
 /// When a server goes back to its pool.
@@ -77,6 +85,16 @@ pub enum AuthType {
     /// SCRAM-SHA-256, and -PLUS over TLS.
     #[default]
     ScramSha256,
+    /// A certificate with the user's name.
+    Cert,
+    /// No proof, and nobody is asked who it is: for databases with a user of their own.
+    Any,
+    /// As auth_hba_file says.
+    Hba,
+    /// The user of the system by that name; only in auth_hba_file.
+    Peer,
+    /// Nobody; only in auth_hba_file.
+    Reject,
 }
 
 /// libpq's sslmode.
@@ -105,6 +123,8 @@ pub enum LogFormat {
     Text,
     /// One JSON object an event.
     Json,
+    /// As PgBouncer's.
+    Pgbouncer,
 }
 
 /// Which worker serves a client.
@@ -227,6 +247,10 @@ pub struct Database {
     /// Login at the server for every client; `None`: each client's own name.
     pub user: Option<String>,
     pub password: Option<Secret<String>>,
+    /// Instead of the settings of these names.
+    pub auth_user: Option<String>,
+    pub auth_query: Option<String>,
+    pub auth_dbname: Option<String>,
     pub pool_size: Option<u32>,
     pub min_pool_size: Option<u32>,
     pub reserve_pool_size: Option<u32>,
@@ -275,6 +299,9 @@ impl Default for Database {
             dbname: None,
             user: None,
             password: None,
+            auth_user: None,
+            auth_query: None,
+            auth_dbname: None,
             pool_size: None,
             min_pool_size: None,
             reserve_pool_size: None,

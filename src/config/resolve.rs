@@ -11,6 +11,14 @@ use super::{
     file::{LONGEST_NAME, RESERVED},
 };
 
+/// Where and how auth_query is asked.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    pub database: Arc<Database>,
+    pub auth_user: String,
+    pub query: String,
+}
+
 fn limit(number: u32) -> Option<u32> {
     (number > 0).then_some(number)
 }
@@ -32,6 +40,25 @@ impl Config {
         database.dbname.get_or_insert_with(|| name.to_owned());
         database.name = name.to_owned();
         Some(Arc::new(database))
+    }
+
+    /// Who tells what a user has to prove who asks for a database; `None`: the user is in a list, or there is nobody to ask.
+    pub fn lookup(&self, user: &str, database: &str) -> Option<Lookup> {
+        if self.users.get(user).is_some_and(|user| user.password.is_some()) {
+            return None;
+        }
+        let asked_for = self.resolve_database(database);
+        let own = asked_for.as_deref();
+        let global = &self.settings;
+        let auth_user = own.and_then(|d| d.auth_user.as_ref()).unwrap_or(&global.auth_user);
+        let query = own.and_then(|d| d.auth_query.as_ref()).unwrap_or(&global.auth_query);
+        let elsewhere = own.and_then(|d| d.auth_dbname.as_ref()).unwrap_or(&global.auth_dbname);
+        if auth_user.is_empty() || query.is_empty() {
+            return None;
+        }
+        let (auth_user, query) = (auth_user.clone(), query.clone());
+        let database = if elsewhere.is_empty() { asked_for } else { self.resolve_database(elsewhere) };
+        Some(Lookup { database: database?, auth_user, query })
     }
 
     pub fn pool_mode(&self, database: &Database, user: &User) -> PoolMode {

@@ -8,7 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use super::{User, auth_file, file::Reader, problem::Problem};
+use super::{
+    AuthType, User, auth_file,
+    file::Reader,
+    hba::{BadLine, Hba},
+    problem::Problem,
+};
 use crate::error::Secret;
 
 impl Reader<'_> {
@@ -59,16 +64,14 @@ impl Reader<'_> {
             Err(error) => {
                 let message = format!("cannot read auth_file {}: {error}", file.display());
                 let problem = self.at("pooler", "auth_file", message);
-                self.problems
-                    .push(problem.remedy("give the path of a text file that pooler's user can read"));
+                self.tell(problem.remedy("give the path of a text file that pooler's user can read"));
                 return;
             }
         };
         let (entries, errors) = auth_file::parse(&text);
         for (line, error) in errors {
             let problem = Problem::in_file(&file, error.to_string()).at(Some(line));
-            self.problems
-                .push(problem.remedy("write \"user\" \"password\" (a quote inside is written \"\")"));
+            self.tell(problem.remedy("write \"user\" \"password\" (a quote inside is written \"\")"));
         }
         let mut seen = BTreeMap::new();
         for entry in entries {
@@ -89,6 +92,64 @@ impl Reader<'_> {
             self.add_user(entry);
         }
         self.warn_if_others_can_read(&file);
+    }
+
+    /// Reads the rules by which clients are let in, if they count.
+    pub(super) fn read_hba(&mut self) {
+        if self.config.settings.auth_type != AuthType::Hba {
+            return;
+        }
+        let mut hba = Hba::default();
+        match self.config.settings.auth_hba_file.clone() {
+            Some(file) => {
+                if let Some(text) = self.read_text("auth_hba_file", &file) {
+                    let bad = hba.parse(&file, &text);
+                    self.tell_bad_lines(&file, bad);
+                }
+            }
+            None => {
+                let problem =
+                    self.at("pooler", "auth_type", "auth_type is hba, and there is no auth_hba_file");
+                self.tell(problem.remedy("set auth_hba_file: without a rule nobody is let in"));
+            }
+        }
+        if let Some(file) = self.config.settings.auth_ident_file.clone()
+            && let Some(text) = self.read_text("auth_ident_file", &file)
+        {
+            let bad = hba.parse_maps(&text);
+            self.tell_bad_lines(&file, bad);
+        }
+        for map in hba.missing_maps() {
+            let message =
+                format!("map \"{}\" of auth_hba_file is not in auth_ident_file", map.escape_debug());
+            let problem = self.at("pooler", "auth_hba_file", message);
+            self.warnings.push(problem.remedy("nobody is let in by it: add its lines, or correct the name"));
+        }
+        self.config.hba = Arc::new(hba);
+    }
+
+    fn read_text(&mut self, name: &str, file: &Path) -> Option<String> {
+        match fs::read_to_string(file) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                let problem =
+                    self.at("pooler", name, format!("cannot read {name} {}: {error}", file.display()));
+                self.tell(problem.remedy("give the path of a text file that pooler's user can read"));
+                None
+            }
+        }
+    }
+
+    /// PgBouncer passes such lines over. Where one keeps somebody out, that would let more in.
+    fn tell_bad_lines(&mut self, file: &Path, bad: Vec<BadLine>) {
+        for BadLine { line, message, rejects } in bad {
+            let problem = Problem::in_file(file, message).at(Some(line));
+            if rejects {
+                self.problems.push(problem.remedy("correct the line: without it more would be let in"));
+            } else {
+                self.tell(problem.remedy("correct the line, or remove it; it lets nobody in"));
+            }
+        }
     }
 
     fn add_user(&mut self, entry: auth_file::Entry) {

@@ -34,8 +34,12 @@ const AUTH_TYPES: Choice<AuthType> = Choice(&[
     ("plain", AuthType::Plain),
     ("md5", AuthType::Md5),
     ("scram-sha-256", AuthType::ScramSha256),
+    ("cert", AuthType::Cert),
+    ("hba", AuthType::Hba),
+    ("any", AuthType::Any),
 ]);
-const LOG_FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+const LOG_FORMATS: Choice<LogFormat> =
+    Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json), ("pgbouncer", LogFormat::Pgbouncer)]);
 const SESSION_STATES: Choice<SessionState> =
     Choice(&[("suspected", SessionState::Suspected), ("always", SessionState::Always)]);
 const SESSION_FUNCTIONS: Choice<SessionFunctions> = Choice(&[
@@ -52,6 +56,10 @@ const PLACEMENTS: Choice<ClientPlacement> = Choice(&[
     ("packed", ClientPlacement::Packed),
     ("even", ClientPlacement::Even),
     ("rotate", ClientPlacement::Rotate),
+]);
+pub(super) const FACILITIES: Word = Word(&[
+    "auth", "authpriv", "daemon", "user", "local0", "local1", "local2", "local3", "local4", "local5",
+    "local6", "local7",
 ]);
 const LOG_LEVELS: Word = Word(&["off", "error", "warn", "info", "debug", "trace"]);
 
@@ -111,6 +119,11 @@ settings! {
         unix_socket_dir: Option<PathBuf> = "", FilePath, Restart, "In PgBouncer `/tmp`, where any local user may take the name first.";
         /// Permissions of the unix socket.
         unix_socket_mode: u32 = "0777", Mode, Restart;
+        /// Group that the unix socket belongs to; empty: that of the process.
+        unix_socket_group: String = "", Text, Restart;
+        /// Let other processes listen on the same TCP addresses (SO_REUSEPORT), so that a new one can start before the old one
+        /// ends. Cancel requests reach only the process that they happen to be sent to.
+        so_reuseport: bool = "false", Flag, Restart, "In PgBouncer it is also there to use more than one core.";
         /// Worker threads; 0: one for each core.
         workers: usize = "0", Number(0..=1024), Restart, "PgBouncer has one thread.";
         /// Which worker serves a client: `packed` (as few workers as the load needs: fewer wake-ups and less
@@ -255,16 +268,40 @@ settings! {
         /// Startup parameters that are dropped without a word. All others are passed on to the server, which
         /// decides whether it knows them.
         ignore_startup_parameters: Vec<String> = "", List, Live, "PgBouncer refuses unknown startup parameters unless they are listed here.";
+        /// Add the client's address to the `application_name` that it starts with, as `psql - 192.0.2.1:41234`.
+        application_name_add_host: bool = "false", Flag, Live;
     }
     "Authentication" {
         /// How clients prove who they are: `scram-sha-256` (with channel binding over TLS), `md5` (SCRAM for
-        /// users whose secret is one), `plain` (password in clear text) or `trust` (no proof; the user must be
-        /// known).
-        auth_type: AuthType = "scram-sha-256", AUTH_TYPES, Live, "In PgBouncer `md5`, which also knows `any`, `cert`, `hba`, `ldap` and `pam`.";
+        /// users whose secret is one), `plain` (password in clear text), `trust` (no proof; the user must be known), `cert` (a
+        /// certificate whose common name is that of the user, who must be known), `hba` (as `auth_hba_file` says) or `any` (no
+        /// proof, for anybody, in databases that have a `user`; on the console whoever is not in `admin_users` may use SHOW).
+        auth_type: AuthType = "scram-sha-256", AUTH_TYPES, Live, "In PgBouncer `md5`, which also knows `ldap` and `pam`.";
+        /// With `auth_type` `hba`: file with a rule on each line, as PostgreSQL's pg_hba.conf. The first rule that fits counts; without
+        /// one nobody is let in. Kinds `local`, `host`, `hostssl`, `hostnossl`; `all`, `sameuser`, names and `@FILE`; addresses with or
+        /// without a mask; methods `trust`, `reject`, `password`, `md5`, `scram-sha-256`, `peer` and `cert` (both with `map=`). Read
+        /// again on RELOAD.
+        auth_hba_file: Option<PathBuf> = "", FilePath, Live;
+        /// File with the maps of `auth_hba_file`, as PostgreSQL's pg_ident.conf without regular expressions: on each line a map, a name
+        /// of the system or of a certificate, and a user (`all`: any).
+        auth_ident_file: Option<PathBuf> = "", FilePath, Live;
         /// File with users and their passwords, one `"user" "password"` on each line (PgBouncer's
         /// userlist.txt). A password is plain, `md5` with a hash, or a SCRAM secret as in `pg_authid`. Read again on
         /// RELOAD.
         auth_file: Option<PathBuf> = "", FilePath, Live;
+        /// User who asks PostgreSQL (`auth_query`) for the secrets of users that are in no list; empty: nobody asks. Has a
+        /// password itself, in `[users.…]` or `auth_file`, that is not a SCRAM secret.
+        auth_user: String = "", Text, Live;
+        /// How it asks: `$1` is the user's name; the answer has two columns, that name again and its secret (NULL: nobody can
+        /// log in). Without superuser's rights a function of a superuser's (SECURITY DEFINER, with a search_path of its own)
+        /// helps, which must look at VALID UNTIL as this query does.
+        auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", Text, Live;
+        /// Database, as clients ask for it, in which `auth_user` asks; empty: the one that the client asks for. For the console
+        /// it has to be given.
+        auth_dbname: String = "", Text, Live;
+        /// How long an answer counts: a password that is changed or revoked works for so long. A wrong password forgets the
+        /// answer. 0: PostgreSQL is asked at each login.
+        auth_query_lifetime: Duration = "10s", Time, Live, "Not in PgBouncer, which asks at each login.";
         /// Iterations of the SCRAM secrets that are made from plain passwords.
         scram_iterations: u32 = "4096", Number(1..=1_000_000), Live;
         /// Users who may use every command of the console.
@@ -306,9 +343,26 @@ settings! {
         /// How long sent bytes may stay unacknowledged; 0: the kernel's default.
         tcp_user_timeout: Duration = "0", Time, Live, "A plain number is milliseconds in PgBouncer; here it is seconds, as everywhere.";
     }
+    "Process" {
+        /// File that holds the process id while the process runs; empty: none. If that of a running process is there already,
+        /// the start fails.
+        pidfile: Option<PathBuf> = "", FilePath, Restart;
+        /// System user to become at the start, who has no more groups than its own; empty: no change. The files that
+        /// are read and written belong to it, not to who starts it.
+        user: String = "", Text, Restart;
+    }
     "Log and statistics" {
-        /// `text` (a readable line for each event) or `json` (an object for each event), on standard error.
+        /// `text` (a readable line for each event), `json` (an object for each event) or `pgbouncer` (lines as those of
+        /// PgBouncer, always in UTC).
         log_format: LogFormat = "text", LOG_FORMATS, Restart, "Not in PgBouncer.";
+        /// File that the log goes to, besides standard error. Opened again at RELOAD and SIGHUP; empty: none.
+        logfile: Option<PathBuf> = "", FilePath, Live;
+        /// Send the log to syslog (`/dev/log`), too.
+        syslog: bool = "false", Flag, Live;
+        /// Facility of syslog.
+        syslog_facility: String = "daemon", FACILITIES, Live;
+        /// Name by which syslog knows the process.
+        syslog_ident: String = "pooler", Text, Live, "In PgBouncer `pgbouncer`.";
         /// Least important level that is logged: `off`, `error`, `warn`, `info`, `debug` or `trace`.
         log_level: String = "info", LOG_LEVELS, Live, "Takes the place of PgBouncer's `verbose`.";
         /// Log logins of clients and connections to servers.
@@ -336,7 +390,7 @@ pub struct ShownSetting {
 
 impl Settings {
     /// The lines of SHOW CONFIG: flags as 0 and 1, times in seconds, as PgBouncer prints them.
-    pub fn rows(&self) -> Vec<ShownSetting> {
+    pub(super) fn rows(&self) -> Vec<ShownSetting> {
         let defaults = Self::default();
         let shown = |row: &Row<Self>| ShownSetting {
             key: row.name,
@@ -349,7 +403,7 @@ impl Settings {
 
     /// SET: changes one setting that can be changed live. Paths have to be absolute, since there is no
     /// file that they could be relative to. What settings need of each other is not checked.
-    pub fn set(&mut self, key: &str, value: &str) -> Result<(), SettingError> {
+    pub(super) fn set(&mut self, key: &str, value: &str) -> Result<(), SettingError> {
         let row = find(SETTINGS, key)?;
         if row.change == Change::Restart {
             return Err(SettingError::NeedsRestart { name: row.name });
@@ -374,7 +428,7 @@ impl Settings {
 
     /// Takes what only a restart can change from `running`, so that SHOW CONFIG keeps telling the truth
     /// after a reload.
-    pub fn keep_restart_settings(&mut self, running: &Self) {
+    pub(super) fn keep_restart_settings(&mut self, running: &Self) {
         for row in SETTINGS.iter().filter(|row| row.change == Change::Restart) {
             (row.copy)(self, running);
         }

@@ -467,8 +467,26 @@ fn settings(
     }
 }
 
+/// How auth_user logs in at a database, on each of its nodes: secrets are the same on all.
+pub fn lookup_specs(context: Context<'_>, database: &Database, auth_user: &str) -> Vec<ConnectSpec> {
+    // The password of a database is that of its own user; names of users are sent in UTF-8.
+    let database = Arc::new(Database {
+        password: None,
+        server_parameters: [("application_name", "pooler"), ("client_encoding", "UTF8")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
+        ..database.clone()
+    });
+    let spec = |node| settings(context, &database, auth_user, node).connect;
+    if database.nodes.is_empty() {
+        vec![spec(None)]
+    } else {
+        database.nodes.iter().map(Some).map(spec).collect()
+    }
+}
+
 /// What a stored secret is good for; a SCRAM secret is not: its keys must come from a client.
-fn credentials(secret: &Secret<String>) -> Credentials {
+pub fn credentials(secret: &Secret<String>) -> Credentials {
     let text = secret.0.as_str();
     let is_md5 =
         text.strip_prefix("md5").is_some_and(|h| h.len() == 32 && h.bytes().all(|b| b.is_ascii_hexdigit()));

@@ -25,6 +25,25 @@ pub fn cstr(out: &mut Vec<u8>, text: &[u8]) {
     out.push(0);
 }
 
+/// Parse, Bind, Describe, Execute and Sync of an unnamed statement with one parameter, a text.
+pub fn unnamed(out: &mut Vec<u8>, sql: &str, parameter: &str) {
+    message(out, frontend::PARSE, |b| {
+        b.push(0);
+        cstr(b, sql.as_bytes());
+        b.extend_from_slice(&[0; 2]);
+    });
+    message(out, frontend::BIND, |b| {
+        // No names and no formats; one parameter; no formats of columns.
+        b.extend_from_slice(&[0, 0, 0, 0, 0, 1]);
+        b.extend_from_slice(&u32::try_from(parameter.len()).unwrap_or(u32::MAX).to_be_bytes());
+        b.extend_from_slice(parameter.as_bytes());
+        b.extend_from_slice(&[0; 2]);
+    });
+    message(out, frontend::DESCRIBE, |b| b.extend_from_slice(b"P\0"));
+    message(out, frontend::EXECUTE, |b| b.extend_from_slice(&[0; 5]));
+    message(out, frontend::SYNC, |_| {});
+}
+
 /// AuthenticationOk.
 pub fn authentication_ok(out: &mut Vec<u8>) {
     authentication(out, 0, &[]);

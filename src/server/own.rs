@@ -1,6 +1,6 @@
 //! Sessions for pooler's own questions: what a node is, what a catalog holds. They stay on tokio.
 //!
-//! One question at a time, by the simple protocol. Whoever gives up waiting drops the session: nothing is known of
+//! One question at a time, by the simple protocol, or the extended one if it has a parameter. Whoever gives up waiting drops the session: nothing is known of
 //! the answer then, and no other question may follow it. Source: PostgreSQL docs, "Message Flow", "Simple Query".
 
 use std::time::Duration;
@@ -87,13 +87,31 @@ impl OwnSession {
 
     /// Rows of every result set of a text with several statements.
     pub async fn results(&mut self, sql: &str, limit: Duration) -> Result<Vec<Vec<Row>>, QueryError> {
+        let mut query = Vec::with_capacity(sql.len() + 8);
+        encode::query(&mut query, sql);
+        self.asked(query, limit).await
+    }
+
+    async fn asked(&mut self, request: Vec<u8>, limit: Duration) -> Result<Vec<Vec<Row>>, QueryError> {
         if !std::mem::take(&mut self.usable) {
             return Err(QueryError::Unusable);
         }
-        match tokio::time::timeout(limit, self.exchange(sql)).await {
+        match tokio::time::timeout(limit, self.exchange(&request)).await {
             Ok(answer) => answer,
             Err(_) => Err(QueryError::Timeout(limit)),
         }
+    }
+
+    /// Rows of a statement with one parameter, a text.
+    pub async fn query_with(
+        &mut self,
+        sql: &str,
+        parameter: &str,
+        limit: Duration,
+    ) -> Result<Vec<Row>, QueryError> {
+        let mut request = Vec::with_capacity(sql.len() + parameter.len() + 64);
+        encode::unnamed(&mut request, sql, parameter);
+        self.asked(request, limit).await.map(|mut sets| sets.pop().unwrap_or_default())
     }
 
     /// A question may follow.
@@ -139,10 +157,8 @@ impl OwnSession {
         let _ = self.wire.send(&goodbye).await;
     }
 
-    async fn exchange(&mut self, sql: &str) -> Result<Vec<Vec<Row>>, QueryError> {
-        let mut query = Vec::with_capacity(sql.len() + 8);
-        encode::query(&mut query, sql);
-        self.wire.send(&query).await?;
+    async fn exchange(&mut self, request: &[u8]) -> Result<Vec<Vec<Row>>, QueryError> {
+        self.wire.send(request).await?;
         let mut answer = Answer::default();
         loop {
             let Message { tag, body } = self.wire.message().await?;

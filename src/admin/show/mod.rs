@@ -56,6 +56,9 @@ pub(super) fn columns(what: &str) -> Option<Columns> {
 /// The rows of `SHOW what`.
 pub(super) async fn rows(commands: &Commands, what: &str) -> Vec<Row> {
     match what {
+        "VERSION" if commands.process.config().pgbouncer.is_some() => {
+            one(crate::cli::pgbouncer::VERSION.to_owned())
+        }
         "VERSION" => one(format!("pooler {}", env!("CARGO_PKG_VERSION"))),
         "POOLS" => pools::pools(commands).await,
         "CLIENTS" => connections::clients(commands).await,

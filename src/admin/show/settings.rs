@@ -9,7 +9,7 @@ use crate::admin::commands::Commands;
 pub(super) const CONFIG: Columns = &[("key", Text), ("value", Text), ("default", Text), ("changeable", Text)];
 
 pub(super) fn config(commands: &Commands) -> Vec<Row> {
-    let rows = commands.process.config().settings.rows().into_iter().map(|s| {
+    let rows = commands.process.config().rows().into_iter().map(|s| {
         let changeable = if s.changeable { "yes" } else { "no" };
         vec![text(s.key), s.value, s.default, text(changeable)]
     });

@@ -112,7 +112,8 @@ impl Stage {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tls = ClientTls::build(&config.settings).unwrap().map(Arc::new);
         let shared = Arc::new(LoginShared::new().unwrap());
-        let context = LoginContext { config: Arc::new(config), tls, shared };
+        let server_tls = Arc::new(ServerTls::build(&config.settings).unwrap());
+        let context = LoginContext { config: Arc::new(config), tls, server_tls, shared };
         let (sender, outcomes) = mpsc::unbounded_channel();
         let stage = Self { address: listener.local_addr().unwrap(), context: context.clone(), outcomes };
         tokio::spawn(async move {

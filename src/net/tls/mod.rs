@@ -6,6 +6,7 @@
 
 mod certificate;
 mod files;
+mod subject;
 mod to_clients;
 mod to_servers;
 mod verify;
@@ -13,6 +14,7 @@ mod verify;
 use std::{fmt, path::PathBuf, sync::Arc};
 
 pub use certificate::server_end_point;
+pub use subject::common_name;
 pub use to_clients::ClientTls;
 pub use to_servers::ServerTls;
 

@@ -233,6 +233,12 @@ pub fn scram(data: &[u8]) {
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let nothing = |_: &str| None;
+    // Not what other files say.
+    if !text.contains("%include")
+        && let Err(problems) = Config::from_ini_text(Path::new("/nowhere/pgbouncer.ini"), text)
+    {
+        assert!(!problems.to_string().is_empty());
+    }
     match Config::from_text(Path::new("/nowhere/pooler.toml"), text, &nothing) {
         Ok(loaded) => {
             for database in loaded.config.databases.values() {

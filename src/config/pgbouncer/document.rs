@@ -1,0 +1,185 @@
+//! Writes `docs/pgbouncer.md`: what is to be known by whoever comes from PgBouncer. The lists of settings come from the table.
+//!
+//! After a change: `REGENERATE=1 cargo test --lib config::pgbouncer::document`.
+
+use std::fmt::Write as _;
+
+use super::parameters::{Meaning, PARAMETERS};
+use crate::config::document::assert_up_to_date;
+
+const HEAD: &str = "\
+# From PgBouncer
+
+Generated from `src/config/pgbouncer` by `REGENERATE=1 cargo test --lib config::pgbouncer::document`.
+
+pooler reads pgbouncer.ini, userlist.txt, HBA and ident files as they are, and takes PgBouncer's arguments when it is called as
+`pgbouncer`:
+
+```sh
+ln -s /usr/local/bin/pooler /usr/local/sbin/pgbouncer
+pooler check -c /etc/pgbouncer/pgbouncer.ini          # whether it would start, and what is different
+pgbouncer -d /etc/pgbouncer/pgbouncer.ini             # or: pooler pgbouncer -d …
+pooler import /etc/pgbouncer/pgbouncer.ini >pooler.toml
+```
+
+Defaults are PgBouncer's then (`pool_mode = session`, `max_client_conn = 100`, …), units too; SHOW CONFIG, SET and RELOAD
+speak of its settings. Pid file, log file and lines, exit codes, signals and sd_notify are as there. `pooler import` writes the
+same configuration as a pooler.toml, with comments where something better is at hand.
+
+A setting that pooler has no counterpart for is refused at the start by its name, with what to do, unless nothing that matters
+depends on it.
+";
+
+/// What differs, how it is in PgBouncer, how it is here and why, and what switches it.
+const DEVIATIONS: &[[&str; 4]] = &[
+    [
+        "Online restart (`-R`)",
+        "Takes over the sockets; gone in 1.26",
+        "Refused: start the new process beside the old one, then stop that with SIGTERM",
+        "`so_reuseport = 1`",
+    ],
+    [
+        "Sockets from systemd",
+        "Taken over",
+        "Refused at the start: addresses come from the file",
+        "`listen_addr`, `unix_socket_dir`",
+    ],
+    [
+        "Several processes as peers (`peer_id`, `[peers]`)",
+        "To use more than one core",
+        "Refused: one process uses all cores, and has every cancel key",
+        "`workers` (pooler.toml)",
+    ],
+    [
+        "Hosts",
+        "Lists, abstract unix sockets",
+        "Refused: a list says nothing of roles",
+        "`nodes` (pooler.toml)",
+    ],
+    [
+        "Names with several addresses",
+        "In turns; connections to those that are gone from DNS are closed",
+        "The first that answers, looked up for each connection; connections stay",
+        "RECONNECT after a change",
+    ],
+    [
+        "Bad values",
+        "`pool_size=x` is 0, which is no limit; ports beyond 65535 and negative sizes are taken",
+        "Refused: they never mean what they say",
+        "",
+    ],
+    [
+        "Errors of the file",
+        "The first one, with connect strings and their passwords",
+        "All of them, with what to do; never a connect string",
+        "",
+    ],
+    ["Encoding of the file", "Any", "UTF-8, but in comments", ""],
+    ["Database `pooler`", "As any other", "Leads to the console, as `pgbouncer` does", ""],
+    [
+        "RELOAD",
+        "Settings without a default (auth_file, auth_user, …) keep their last value when they are removed from the file",
+        "What is removed is gone",
+        "",
+    ],
+    ["SET of what needs a restart", "Says SET, and changes nothing", "An error", ""],
+    [
+        "An address in use",
+        "A warning, if another one is free",
+        "Ends the start: half a pooler is hard to notice. (An address that the machine does not have is a warning if others of the same entry are there.)",
+        "`listen_addr`",
+    ],
+    [
+        "Unix socket that does not answer",
+        "Taken over",
+        "Ends the start, as long as somebody listens there",
+        "`unix_socket_dir`",
+    ],
+    [
+        "HBA lines that cannot be read",
+        "Passed over",
+        "The same, but for those with `reject`, which end the start: without them more would be let in",
+        "",
+    ],
+    ["auth_type", "Also `ldap`, `pam`", "Refused", ""],
+    ["Certificates as proof", "Common name or subject alternative names", "The common name", ""],
+    ["Unknown users", "`no such user` with auth_query", "The dialogue and the error of a wrong password", ""],
+    [
+        "auth_query",
+        "On servers of the pool; the answer's name becomes the user",
+        "On a session of its own for each database and auth_user, closed after 10 s without use; an answer about somebody else counts as none",
+        "`auth_query_lifetime` keeps answers (pooler.toml)",
+    ],
+    ["Errors", "SQLSTATE 08P01", "PostgreSQL's words and SQLSTATE where it has them", ""],
+    [
+        "Startup parameters",
+        "Unknown ones are refused",
+        "Passed on to the server, which decides",
+        "`ignore_startup_parameters`",
+    ],
+    [
+        "Session state in transaction mode",
+        "Stays on the server, for whoever comes next",
+        "Follows the client, or keeps its server",
+        "`session_state` (pooler.toml)",
+    ],
+    [
+        "`max_packet_size`",
+        "Every message",
+        "Messages that have to be read as a whole; others are streamed",
+        "",
+    ],
+    [
+        "Connecting to servers",
+        "One attempt at a time for each pool; 15 s after a failure",
+        "Up to four for each worker; 100 ms after the first failure, doubled up to `server_login_retry`",
+        "`max_connect_attempts` (pooler.toml)",
+    ],
+    ["Replication connections", "Served", "Refused", ""],
+    [
+        "Log",
+        "Local time; address of a structure (`C-0x55d…`)",
+        "UTC; the `id` of SHOW CLIENTS and SHOW SERVERS in that place (0 during the login)",
+        "`log_format` (pooler.toml)",
+    ],
+    [
+        "SUSPEND, SHOW FDS, MEM, SOCKETS, DNS_HOSTS, DNS_ZONES, PEERS, PEER_POOLS",
+        "There (SUSPEND and FDS up to 1.25)",
+        "Not there",
+        "",
+    ],
+];
+
+fn page() -> String {
+    let mut out = HEAD.to_owned();
+    out.push_str("\n## What differs\n\n| | PgBouncer | pooler | switch |\n|---|---|---|---|\n");
+    for [what, there, here, switch] in DEVIATIONS {
+        let _ = writeln!(out, "| {what} | {there} | {here} | {switch} |");
+    }
+    out.push_str("\n## Settings without effect\n\nAny value is taken; another one than the default is told in the log.\n\n| | why |\n|---|---|\n");
+    for parameter in PARAMETERS {
+        if let Meaning::Unused(why) = parameter.meaning {
+            let _ = writeln!(out, "| `{}` | {why} |", parameter.name);
+        }
+    }
+    out.push_str("\n## Settings that are refused\n\n| | taken | otherwise |\n|---|---|---|\n");
+    for parameter in PARAMETERS {
+        if let Meaning::Only(values, remedy) = parameter.meaning {
+            let quote =
+                |value: &&str| if value.is_empty() { "empty".to_owned() } else { format!("`{value}`") };
+            let values: Vec<_> = values.iter().map(quote).collect();
+            let _ = writeln!(out, "| `{}` | {} | {remedy} |", parameter.name, values.join(", "));
+        }
+    }
+    out.push_str("\n## Settings that mean the same\n\n");
+    let is_same = |meaning| matches!(meaning, Meaning::Same | Meaning::Named(_) | Meaning::Own);
+    let same = PARAMETERS.iter().filter(|p| is_same(p.meaning) && p.name != "conffile");
+    let names: Vec<_> = same.map(|parameter| format!("`{}`", parameter.name)).collect();
+    let _ = writeln!(out, "{}.", names.join(", "));
+    out
+}
+
+#[test]
+fn page_is_up_to_date() {
+    assert_up_to_date("docs/pgbouncer.md", &page());
+}
