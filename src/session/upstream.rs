@@ -19,7 +19,7 @@ use crate::{
         frame::{HEADER, Header, split_cstr},
         frontend as fe,
     },
-    sql,
+    sql::{self, channels::Channels},
 };
 
 /// Messages up to this size (header included) are not sent before they are complete, so that a client that dies in the
@@ -45,6 +45,8 @@ pub enum Stop {
     Held,
     /// Enough for one write: go on when the server has taken it.
     Full,
+    /// The next message listens to what pooler does not listen to yet: see [`Upstream::lacks`].
+    Channels,
     /// Terminate.
     Terminate,
     /// The client broke the protocol; message as PostgreSQL would put it.
@@ -82,6 +84,10 @@ pub struct Upstream<'a> {
     pub counts: Counts,
     /// Flush was seen: answers that the pooler gives itself are due at once.
     pub flush: bool,
+    /// LISTEN is pooler's part, where that is possible.
+    pub listens: bool,
+    /// What pooler has to listen to before more can be sent.
+    pub lacks: Option<Arc<Channels>>,
     /// Statements about pooler itself may be among it: the server must not take them for settings that somebody has made up.
     pub refuses: bool,
 }
@@ -130,6 +136,9 @@ impl Upstream<'_> {
                 return (pos, Stop::Held);
             }
             self.message(header.tag, message, pos, out);
+            if self.lacks.is_some() {
+                return (pos, Stop::Channels);
+            }
             self.client.passing = total - message.len();
             pos += message.len();
         }
@@ -239,10 +248,16 @@ impl Upstream<'_> {
     }
 
     fn query(&mut self, body: &[u8], out: &mut Outgoing<'_>) -> bool {
-        self.counts.queries += 1;
         if self.server.pipeline.skipping() {
+            self.counts.queries += 1;
             return false;
         }
+        let effect = effect_of(body);
+        let asked = self.asked(effect.as_ref().filter(|_| body.last() == Some(&0)));
+        if self.has_to_wait(asked.as_ref()) {
+            return true;
+        }
+        self.counts.queries += 1;
         if body.last() != Some(&0) {
             self.server.traces.expect_anything();
         }
@@ -260,13 +275,72 @@ impl Upstream<'_> {
         // A simple Query drops the unnamed statement (postgres.c, exec_simple_query).
         self.forget_unnamed();
         self.server.unnamed_of = NOBODY;
-        if let Some(effect) = effect_of(body) {
+        if let Some((channels, shared)) = asked {
+            return self.listen(&channels, shared, effect, out);
+        }
+        if let Some(effect) = effect {
             expect(effect, self.server);
         }
         let Some((sql, gone)) = rewritten else { return self.note(Expected::Query) };
         self.server.pipeline.push_statement(Expected::DeallocateQuery, &gone.name, &gone.statement);
         encode::message(out.inject(), fe::QUERY, |b| b.extend_from_slice(&sql));
         true
+    }
+
+    /// The channels of a text that are to be followed, and whether they are pooler's part. The server's own they are where
+    /// names or what becomes of them cannot be known for sure, or where it listens for the client already.
+    fn asked(&self, effect: Option<&TextEffect>) -> Option<(Arc<Channels>, bool)> {
+        let channels = effect?.channels.as_ref()?;
+        let utf8 = sql::Dialect::of("on", self.encoding()).ascii_safe;
+        if !utf8 && !channels.instead.is_ascii() {
+            return None;
+        }
+        let listens = channels.listens().next().is_some();
+        let hidden = listens && self.server.savepoint;
+        let shared = self.listens && utf8 && !hidden && !self.server.bonds.listens();
+        let followed = self.client.channels.is_some() || (shared && listens);
+        followed.then(|| (Arc::clone(channels), shared))
+    }
+
+    /// Pooler does not listen yet to what a message asks for.
+    fn has_to_wait(&mut self, asked: Option<&(Arc<Channels>, bool)>) -> bool {
+        let Some((channels, true)) = asked else { return false };
+        let keeps = self.client.channels.as_ref().is_some_and(|kept| kept.keeps(channels));
+        if !keeps {
+            self.lacks = Some(Arc::clone(channels));
+        }
+        !keeps
+    }
+
+    /// A Query with LISTEN or UNLISTEN.
+    fn listen(
+        &mut self,
+        channels: &Arc<Channels>,
+        shared: bool,
+        effect: Option<TextEffect>,
+        out: &mut Outgoing<'_>,
+    ) -> bool {
+        if let Some(effect) = effect.filter(|_| !shared || !channels.alone) {
+            expect(effect, self.server);
+        }
+        self.server.pipeline.push_channels(Expected::ChannelsQuery, channels);
+        if shared {
+            encode::message(out.inject(), fe::QUERY, |b| encode::cstr(b, &channels.instead));
+        }
+        shared
+    }
+
+    /// It is one statement, and there is a name for what is put in its place.
+    fn can_bind(&self, channels: &Channels) -> bool {
+        channels.alone && channels.actions.len() == 1 && self.max_statements.is_some()
+    }
+
+    /// Makes sure that the server has what is bound in the place of a LISTEN.
+    fn reach_instead(&mut self, channels: &Channels, name: &[u8], out: &mut Outgoing<'_>) -> Option<Reached> {
+        let text_and_types = [&*channels.instead, b"\0\0\0"].concat();
+        let statement = self.shared.registry.intern(&text_and_types, "");
+        self.ensure(&statement, name, self.max_statements?, out);
+        Some(Reached::Statement(statement))
     }
 
     fn parse(&mut self, body: &[u8], out: &mut Outgoing<'_>) -> bool {
@@ -349,11 +423,29 @@ impl Upstream<'_> {
         }
         let Some((portal, behind)) = split_cstr(body) else { return self.note(Expected::Bind) };
         let Some((name, values)) = split_cstr(behind) else { return self.note(Expected::Bind) };
-        let effect = self.effect(name, out);
+        let mut effect = self.effect(name, out);
+        let asked = match &effect {
+            Some(Effect::Text(effect)) if effect.channels.is_some() => self.asked(Some(effect)),
+            _ => None,
+        };
+        let instead = asked
+            .filter(|(channels, shared)| *shared && self.can_bind(channels))
+            .map(|(channels, _)| channels);
+        if let Some(channels) = instead.clone() {
+            if self.has_to_wait(Some(&(Arc::clone(&channels), true))) {
+                self.counts.binds -= 1;
+                return true;
+            }
+            effect = Some(Effect::Channels(channels));
+        }
         if effect.is_some() || !self.server.effects.are_none() {
             self.server.effects.bind(portal, effect);
         }
-        let Some(reached) = self.reach(name, out) else { return self.note(Expected::Bind) };
+        let reached = match instead {
+            Some(channels) => self.reach_instead(&channels, name, out),
+            None => self.reach(name, out),
+        };
+        let Some(reached) = reached else { return self.note(Expected::Bind) };
         let server_name = reached.server_name();
         self.server.pipeline.push(Expected::Bind);
         // The length as the client sent it: the message may still be on its way.
@@ -403,7 +495,19 @@ impl Upstream<'_> {
                 server.pipeline.push_statement(Expected::DeallocateExecute, &gone.name, &gone.statement);
                 return false;
             }
-            Some(Effect::Text(effect)) => expect(effect.clone(), server),
+            Some(Effect::Channels(channels)) => {
+                server.pipeline.push_channels(Expected::ChannelsExecute, channels);
+                return false;
+            }
+            Some(Effect::Text(effect)) => {
+                let effect = effect.clone();
+                let channels = effect.channels.clone().filter(|_| self.client.channels.is_some());
+                expect(effect, server);
+                if let Some(channels) = channels {
+                    server.pipeline.push_channels(Expected::ChannelsExecute, &channels);
+                    return false;
+                }
+            }
             None => {}
         }
         self.note(Expected::Execute)

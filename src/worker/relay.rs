@@ -295,6 +295,8 @@ impl Worker {
             now: self.now,
             counts: Default::default(),
             flush: false,
+            listens: false,
+            lacks: None,
             refuses: server.routed.own,
         };
         let (used, stop) = upstream.translate(input, &mut out);
@@ -329,6 +331,7 @@ impl Worker {
                 }
             }
             Stop::Held | Stop::Full => self.look_later_at_client(slot),
+            Stop::Channels => {}
             Stop::Terminate => self.close_client(slot, "client close request"),
             Stop::Broken(message) => self.fail_client(slot, &ClientError::Protocol(message)),
         }

@@ -181,6 +181,8 @@ impl Stage {
             now: self.now,
             counts: Counts::default(),
             flush: false,
+            listens: false,
+            lacks: None,
             refuses: false,
         };
         let (used, stop) = upstream.translate(input, &mut out);
