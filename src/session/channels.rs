@@ -62,6 +62,11 @@ impl Channels {
         !self.pending.is_empty()
     }
 
+    /// Pooler listens to more for it than it listens to itself.
+    pub fn are_unsettled(&self) -> bool {
+        self.kept.len() > self.active.len()
+    }
+
     /// Pooler listens to all that this text asks for.
     pub fn keeps(&self, asked: &channels::Channels) -> bool {
         asked.listens().all(|channel| self.kept.contains(channel))
@@ -272,7 +277,7 @@ mod tests {
                 channels.active.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
             active.sort();
             assert_eq!((active.concat().as_str(), channels.lost), (expected, false), "{said}");
-            assert!(!channels.are_pending() && !channels.unsure && !channels.rolled_back, "{said}");
+            assert!(channels.pending.is_empty() && !channels.unsure && !channels.rolled_back, "{said}");
         }
         let mut channels = Channels::default();
         play(&mut channels, "+a ZI");

@@ -46,6 +46,8 @@ pub struct Downstream<'a> {
     pub error: Option<[u8; 5]>,
     /// Stop behind each ReadyForQuery of the client's: it may have to be kept back.
     pub stops: bool,
+    /// It did.
+    pub stopped: bool,
     /// To be sent to the server: settings of the client that a RESET has undone.
     pub request: Vec<u8>,
 }
@@ -70,6 +72,7 @@ impl<'a> Downstream<'a> {
             terminated: false,
             error: None,
             stops: false,
+            stopped: false,
             request: Vec::new(),
         }
     }
@@ -109,6 +112,7 @@ impl Downstream<'_> {
                 self.server.swallowing = total - n;
             }
             if self.stops && passes && header.tag == be::READY_FOR_QUERY {
+                self.stopped = true;
                 return Ok(pos);
             }
             if n == total && passes && matches!(header.tag, be::DATA_ROW | be::COPY_DATA) {

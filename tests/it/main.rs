@@ -26,6 +26,7 @@ mod memory;
 mod modes;
 mod node_lists;
 mod notices;
+mod notifications;
 mod own_portals;
 mod own_settings;
 mod parameters;
