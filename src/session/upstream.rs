@@ -155,7 +155,9 @@ impl Upstream<'_> {
         {
             return false;
         }
-        pipeline.is_full() || self.depends_on_replies(tag, message)
+        // What is notified before and behind a change of what it listens to is told apart by when it comes.
+        let listens = self.client.channels.is_some() && pipeline.owes_ready();
+        pipeline.is_full() || listens || self.depends_on_replies(tag, message)
     }
 
     /// A name is used whose fate an earlier batch of the pipeline decides, and that batch has not been answered.

@@ -1,8 +1,7 @@
 //! The connections that listen for clients, one for each database: opened with its first LISTEN, closed a while after its last
 //! listener has left. They live on tokio; workers ask (`listening`) and are told in order.
 //!
-//! Beyond the pools: where all servers of a pool are busy, LISTEN still works. It counts for max_db_connections, and may be
-//! one more than that.
+//! They are beyond the pools and their limits, max_db_connections included: one more than is there for transactions.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -163,9 +162,6 @@ impl Listeners {
             return None;
         }
         let pool = primary_of(pool)?;
-        if !pool.database.servers.acquire(1) {
-            return None;
-        }
         let (commands, asked) = mpsc::unbounded_channel();
         let listener = Arc::new(Listener {
             id: process.next_id(),
@@ -224,7 +220,6 @@ async fn listen(
         }
         Err(end) => end,
     };
-    pool.database.servers.release();
     let Some(process) = process.upgrade() else { return };
     process.listeners.remove(&listener, &end);
     let reason = end.to_string();

@@ -4,8 +4,8 @@
 //! What is asked gets a ticket, one for all that a turn of the worker asks; the answer comes behind all that the listener has
 //! heard before. A client waits for one
 //!
-//! - before its LISTEN is sent, if pooler does not listen to the channel yet: so nothing that is notified once its transaction
-//!   is committed is missed, not by itself either;
+//! - before its LISTEN is sent, and before all that follows it in its transaction: so nothing that is notified once that is
+//!   committed is missed, not by itself either, and nothing that was notified before is told;
 //! - before its transaction is begun on a server that others had since the last answer: what they have notified must
 //!   not be taken for its own, which is told by the server's pid;
 //! - behind its transaction, with its ReadyForQuery: what it has notified itself is told in front of that, as by PostgreSQL.
@@ -35,28 +35,18 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) listener: Arc<Listener>,
-    /// Who listens to what here.
-    pub(super) topics: HashMap<Name, Topic, RandomState>,
+    /// Channels, and the slots of those who listen to them here, or may do so soon.
+    pub(super) topics: HashMap<Name, HashSet<usize, RandomState>, RandomState>,
     /// To be asked at the end of this turn.
     draft: Option<Command>,
-    /// The last ticket that was asked for, and the last that was answered.
+    /// The last ticket that was asked for.
     issued: u64,
-    answered: u64,
     /// When tickets were asked for that have not been answered.
     times: VecDeque<(u64, u64)>,
     /// When the one was asked for that was answered last.
     confirmed: u64,
     /// Tickets that clients wait for, with slot and id.
     waiting: VecDeque<(u64, usize, u64)>,
-}
-
-/// A channel.
-#[derive(Debug)]
-pub(super) struct Topic {
-    /// Slots of those who listen to it, or may do so soon.
-    pub(super) clients: HashSet<usize, RandomState>,
-    /// Answered when pooler listens to it.
-    ticket: u64,
 }
 
 /// What a client that listens has to do with the listener.
@@ -68,6 +58,8 @@ pub(crate) struct Listening {
     waits: Option<(Waits, u64)>,
     /// What comes from the server that it has is its own.
     pub(super) owns: bool,
+    /// All that had been notified before it asked for what it asks next has been heard.
+    fresh: bool,
     /// There is no listener to be had: until its transaction is over, its server has to listen.
     really: bool,
     /// Notifications that it has not been told.
@@ -93,7 +85,6 @@ impl Link {
             topics: HashMap::default(),
             draft: None,
             issued: 0,
-            answered: 0,
             times: VecDeque::new(),
             confirmed: 0,
             waiting: VecDeque::new(),
@@ -116,24 +107,21 @@ impl Link {
         self.issued
     }
 
-    /// The answer to this ticket will tell that pooler listens to the channel, for this client too.
-    fn want(&mut self, name: &[u8], slot: usize, worker: usize, now: u64) -> u64 {
+    /// A client needs the channel.
+    fn want(&mut self, name: &[u8], slot: usize, worker: usize) {
         if let Some(topic) = self.topics.get_mut(name) {
-            topic.clients.insert(slot);
-            return topic.ticket;
+            topic.insert(slot);
+            return;
         }
-        let ticket = self.ticket(worker, now);
         self.draft(worker).listen.push(name.into());
-        let clients = std::iter::once(slot).collect();
-        self.topics.insert(name.into(), Topic { clients, ticket });
-        ticket
+        self.topics.insert(name.into(), std::iter::once(slot).collect());
     }
 
     /// A client needs the channel no more.
     fn leave(&mut self, name: &[u8], slot: usize, worker: usize) {
         let Some(topic) = self.topics.get_mut(name) else { return };
-        topic.clients.remove(&slot);
-        if !topic.clients.is_empty() {
+        topic.remove(&slot);
+        if !topic.is_empty() {
             return;
         }
         self.topics.remove(name);
@@ -203,19 +191,11 @@ impl Worker {
         let Some(client) = self.clients.get_mut(slot) else { return };
         let kept = &mut client.session.channels.get_or_insert_default().kept;
         let Some(link) = self.links.iter_mut().find(|link| link.listener.id == id) else { return };
-        let mut ticket = 0;
         for name in channels.listens() {
             kept.insert(name.into());
-            ticket = ticket.max(link.want(name, slot, worker, now));
+            link.want(name, slot, worker);
         }
-        let heard = self.owns_what_comes(slot, server_slot);
-        let Some(link) = self.link_to(id) else { return };
-        if !heard {
-            ticket = link.ticket(worker, now);
-        }
-        if ticket <= link.answered {
-            return self.look_later_at_client(slot);
-        }
+        let ticket = link.ticket(worker, now);
         self.wait_before(slot, server_slot, ticket);
     }
 
@@ -233,15 +213,22 @@ impl Worker {
         listening.owns
     }
 
-    /// A client that listens begins a transaction on its server. False if it has to wait.
+    /// A client that listens, or may do so, asks its server for something. False if it has to wait.
     pub(super) fn begins_heard(&mut self, slot: usize, server_slot: usize) -> bool {
-        let Some(client) = self.clients.get(slot) else { return true };
-        let active = client.session.channels.as_ref().is_some_and(|channels| channels.are_active());
-        if !active || self.owns_what_comes(slot, server_slot) {
+        let (Some(client), Some(server)) = (self.clients.get_mut(slot), self.servers.get(server_slot)) else {
+            return true;
+        };
+        let Some(listening) = &mut client.listening else { return true };
+        let Some(channels) = client.session.channels.as_ref().filter(|_| client.session.passing == 0) else {
+            return true;
+        };
+        let fresh = std::mem::take(&mut listening.fresh);
+        let id = listening.listener;
+        let may_commit = channels.are_pending() && server.session.owes_nothing() && !fresh;
+        let begins = channels.are_active() && server.session.is_free();
+        if !may_commit && !(begins && !self.owns_what_comes(slot, server_slot)) {
             return true;
         }
-        let id =
-            self.clients.get(slot).and_then(|client| client.listening.as_ref()).map_or(0, |l| l.listener);
         let (worker, now) = (self.id, self.now);
         let Some(link) = self.link_to(id) else { return true };
         let ticket = link.ticket(worker, now);
@@ -315,7 +302,6 @@ impl Worker {
     /// The listener has answered.
     pub(super) fn listener_answered(&mut self, listener: u64, ticket: u64) {
         let Some(link) = self.link_to(listener) else { return };
-        link.answered = ticket;
         while let Some((_, at)) = link.times.pop_front_if(|(issued, _)| *issued <= ticket) {
             link.confirmed = at;
         }
@@ -343,8 +329,10 @@ impl Worker {
         if let Some(listening) = &mut client.listening {
             listening.waits = None;
             listening.owns |= same;
+            (listening.fresh, listening.mixed) = (true, true);
         }
         client.session.held = false;
+        self.drop_unaddressed(slot);
         self.look_later_at_client(slot);
     }
 

@@ -30,7 +30,7 @@ impl Worker {
         let mut behind = Vec::new();
         for one in notifications.iter() {
             let Some(topic) = link.topics.get(notifications.channel(one)) else { continue };
-            for &slot in &topic.clients {
+            for &slot in topic {
                 let Some(client) = self.clients.get_mut(slot) else { continue };
                 let server = client.state.server().and_then(|server| self.servers.get(server));
                 let Some(listening) = &mut client.listening else { continue };

@@ -18,7 +18,7 @@ fn notification(client: &Raw, frame: &Frame) -> String {
     assert_eq!(frame.tag, b'A', "{frame:?}");
     let (pid, text) = frame.body.split_at(4);
     let who = if pid == &client.key[..4] { "itself" } else { "another" };
-    let text = String::from_utf8_lossy(text).trim_end_matches('\0').replace('\0', "|");
+    let text = String::from_utf8_lossy(text.strip_suffix(b"\0").unwrap()).replace('\0', "|");
     format!("{text}|{who}")
 }
 
@@ -148,8 +148,9 @@ fn texts_of_many_statements() {
         ] {
             client.send(&query(text));
             client.ready(1);
+            client.sql("BEGIN");
             all.iter().for_each(|channel| drop(other.sql(&format!("NOTIFY {channel}, 'probe'"))));
-            client.sql("NOTIFY nothing");
+            client.sql("COMMIT");
             client.sql("UNLISTEN *");
         }
     });
@@ -261,7 +262,6 @@ fn what_pooler_cannot_follow_keeps_its_server() {
             vec!["BEGIN", "SAVEPOINT s", "LISTEN a", "SAVEPOINT t", "LISTEN b", "ROLLBACK TO t", "COMMIT"],
             vec!["a"],
         ),
-        (vec!["LISTEN U&\"a\""], vec!["a"]),
         (vec!["LISTEN a", "DO $$ BEGIN EXECUTE 'LISTEN b'; EXECUTE 'LISTEN a'; END $$"], vec!["a", "b"]),
         (vec!["DO $$ BEGIN EXECUTE 'LISTEN b'; END $$", "LISTEN a", "LISTEN b"], vec!["a", "b"]),
     ] {
@@ -320,18 +320,18 @@ fn listeners_share_one_connection_and_need_no_server() {
     let pooler = Pooler::of(&database, &["default_pool_size = 2", "max_db_connections = 2"]);
     let mut clients: Vec<Raw> = (0..50).map(|_| pooler.connect()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
-        client.sql("LISTEN all");
+        client.sql("LISTEN common");
         client.sql(&format!("LISTEN channel{n}"));
     }
     let mut busy = [pooler.connect(), pooler.connect()];
     busy.iter_mut().for_each(|client| drop(client.sql("BEGIN")));
     assert_eq!(database.server_count(), 3);
-    database.sql("NOTIFY all, 'x'");
+    database.sql("NOTIFY common, 'x'");
     for n in 0..50 {
         database.sql(&format!("NOTIFY channel{n}"));
     }
     for (n, client) in clients.iter_mut().enumerate() {
-        assert_eq!(heard(client), "all|x|another");
+        assert_eq!(heard(client), "common|x|another");
         assert_eq!(heard(client), format!("channel{n}||another"));
     }
     clients[0].silent(Duration::from_millis(50));
