@@ -112,6 +112,8 @@ impl Session {
             now: 0,
             counts: Default::default(),
             flush: false,
+            listens: true,
+            lacks: None,
             refuses: false,
         };
         upstream.translate(request, &mut out);

@@ -160,7 +160,7 @@ impl Asked {
     }
 
     /// The next of its statements has been carried out.
-    pub fn next(&mut self) -> Option<Action> {
+    pub fn next_action(&mut self) -> Option<Action> {
         let action = self.channels.actions.get(self.next)?;
         self.next += 1;
         Some(action.clone())

@@ -384,7 +384,7 @@ impl Pipeline {
     /// What has been carried out, if the next reply belongs to a message with LISTEN or UNLISTEN.
     pub fn next_action(&mut self) -> Option<Action> {
         let front = self.queue.front().is_some_and(|front| front.has_channels());
-        self.channels.front_mut().filter(|_| front)?.next()
+        self.channels.front_mut().filter(|_| front)?.next_action()
     }
 
     fn push_any(&mut self, expected: Expected) -> bool {

@@ -32,7 +32,7 @@ const QUIET: Duration = Duration::from_secs(10);
 /// A server that does not answer for so long is lost.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long it stays when nobody listens any more.
-const LINGER: Duration = Duration::from_secs(30);
+const LINGER: Duration = Duration::from_secs(5);
 /// No other attempt so soon after one that has failed.
 const RETRY: Duration = Duration::from_secs(3);
 /// Most channels that one query is about.
@@ -377,7 +377,9 @@ impl<'a> Task<'a> {
         let mut sql = String::new();
         let mut tickets = Vec::new();
         let mut changes = 0;
-        while let Some(command) = self.commands.pop_front_if(|_| changes < MOST_CHANGES) {
+        while changes < MOST_CHANGES
+            && let Some(command) = self.commands.pop_front()
+        {
             changes += command.listen.len() + command.unlisten.len();
             for name in command.unlisten {
                 self.unlisten(command.worker, &name, &mut sql);

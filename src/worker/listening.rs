@@ -226,7 +226,7 @@ impl Worker {
         let id = listening.listener;
         let may_commit = channels.are_pending() && server.session.owes_nothing() && !fresh;
         let begins = channels.are_active() && server.session.is_free();
-        if !may_commit && !(begins && !self.owns_what_comes(slot, server_slot)) {
+        if !may_commit && (!begins || self.owns_what_comes(slot, server_slot)) {
             return true;
         }
         let (worker, now) = (self.id, self.now);
@@ -302,12 +302,14 @@ impl Worker {
     /// The listener has answered.
     pub(super) fn listener_answered(&mut self, listener: u64, ticket: u64) {
         let Some(link) = self.link_to(listener) else { return };
-        while let Some((_, at)) = link.times.pop_front_if(|(issued, _)| *issued <= ticket) {
+        while let Some((_, at)) = link.times.front().copied().filter(|(issued, _)| *issued <= ticket) {
             link.confirmed = at;
+            link.times.pop_front();
         }
         let mut done = Vec::new();
-        while let Some(waiting) = link.waiting.pop_front_if(|(awaited, ..)| *awaited <= ticket) {
+        while let Some(waiting) = link.waiting.front().copied().filter(|(awaited, ..)| *awaited <= ticket) {
             done.push(waiting);
+            link.waiting.pop_front();
         }
         for (awaited, slot, id) in done {
             let client = self.clients.get_mut(slot).filter(|client| client.session.id == id);

@@ -35,12 +35,7 @@ impl Worker {
                 let server = client.state.server().and_then(|server| self.servers.get(server));
                 let Some(listening) = &mut client.listening else { continue };
                 let own = listening.owns && server.is_some_and(|server| server.info.key.pid == one.pid);
-                let pid = match pid_of(client.session.id) {
-                    // Somebody else's backend has its number by chance.
-                    id if id == one.pid && !own => nobody,
-                    id if own => id,
-                    _ => one.pid,
-                };
+                let pid = shown_pid(one.pid, own, pid_of(client.session.id), nobody);
                 listening.mixed |=
                     client.session.channels.as_ref().is_none_or(|channels| channels.are_unsettled());
                 notifications.write(one, pid, &mut listening.untold);
@@ -137,6 +132,16 @@ impl Worker {
     }
 }
 
+/// The number that a client is shown of the backend that has notified: its own if that is what it knows of itself, and in no
+/// other case. `nobody`: a number that is no client's, as its backend never notifies.
+fn shown_pid(pid: u32, own: bool, client: u32, nobody: u32) -> u32 {
+    match own {
+        true => client,
+        false if pid == client => nobody,
+        false => pid,
+    }
+}
+
 fn is_for(channels: &Channels, message: &[u8]) -> bool {
     let body = message.get(HEADER..).and_then(split_u32);
     let channel = body.and_then(|(_, behind)| split_cstr(behind));
@@ -151,4 +156,17 @@ fn messages(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
         rest = behind;
         Some(message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // H25: numbers of backends and those of pooler's clients are not told apart.
+    #[test]
+    fn only_its_own_notifications_have_a_clients_number() {
+        for (pid, own, shown) in [(4711, true, 7), (4711, false, 4711), (7, false, 4712), (7, true, 7)] {
+            assert_eq!(shown_pid(pid, own, 7, 4712), shown, "{pid} {own}");
+        }
+    }
 }

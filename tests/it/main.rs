@@ -21,6 +21,7 @@ mod freshness;
 mod harness;
 mod held_requests;
 mod limits;
+mod listeners;
 mod logins;
 mod memory;
 mod modes;
