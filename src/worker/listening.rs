@@ -219,6 +219,11 @@ impl Worker {
             return true;
         };
         let Some(listening) = &mut client.listening else { return true };
+        if listening.waits.is_some() {
+            // Its server has said something, which is not what it waits for.
+            (client.stalled, client.session.held) = (true, true);
+            return false;
+        }
         let Some(channels) = client.session.channels.as_ref().filter(|_| client.session.passing == 0) else {
             return true;
         };

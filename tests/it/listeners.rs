@@ -242,7 +242,8 @@ fn a_thousand_listen_by_one_connection() {
     let setup = Setup::new(&database)
         .setting("default_pool_size = 2")
         .setting("workers = 3")
-        .setting("client_placement = \"rotate\"");
+        .setting("client_placement = \"rotate\"")
+        .setting("auth_type = \"plain\"");
     let pooler = setup.start();
     let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| pooler.connect()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
