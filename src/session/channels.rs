@@ -12,13 +12,26 @@ use std::{collections::HashSet, sync::Arc};
 
 use foldhash::fast::RandomState;
 
-use super::{downstream::Downstream, state::NOBODY, traces::Asking};
+use super::{
+    downstream::Downstream,
+    outgoing::Outgoing,
+    pipeline::Expected,
+    state::NOBODY,
+    statements::Statement,
+    text::TextEffect,
+    traces::Asking,
+    upstream::{Upstream, expect},
+};
 use crate::{
     protocol::{
         TransactionStatus, backend as be, encode,
         frame::{split_cstr, split_u32},
+        frontend as fe,
     },
-    sql::channels::{self, Action},
+    sql::{
+        Dialect,
+        channels::{self, Action},
+    },
 };
 
 /// Names of channels.
@@ -164,6 +177,69 @@ impl Asked {
         let action = self.channels.actions.get(self.next)?;
         self.next += 1;
         Some(action.clone())
+    }
+}
+
+impl Upstream<'_> {
+    /// The channels of a text that are to be followed, and whether they are pooler's part. The server's own they are where
+    /// names or what becomes of them cannot be known for sure, or where it listens for the client already.
+    pub(super) fn asked(&self, effect: Option<&TextEffect>) -> Option<(Arc<channels::Channels>, bool)> {
+        let channels = effect?.channels.as_ref()?;
+        let utf8 = Dialect::of("on", self.encoding()).ascii_safe;
+        if !utf8 && !channels.instead.is_ascii() {
+            return None;
+        }
+        let listens = channels.listens().next().is_some();
+        let hidden = listens && self.server.savepoint;
+        let shared = self.listens && utf8 && !hidden && !self.server.bonds.listens();
+        let followed = self.client.channels.is_some() || (shared && listens);
+        followed.then(|| (Arc::clone(channels), shared))
+    }
+
+    /// Pooler does not listen yet to what a message asks for.
+    pub(super) fn has_to_wait(&mut self, asked: Option<&(Arc<channels::Channels>, bool)>) -> bool {
+        let Some((channels, true)) = asked else { return false };
+        let keeps = self.client.channels.as_ref().is_some_and(|kept| kept.keeps(channels));
+        if !keeps {
+            self.lacks = Some(Arc::clone(channels));
+        }
+        !keeps
+    }
+
+    /// A Query with LISTEN or UNLISTEN.
+    pub(super) fn listen(
+        &mut self,
+        channels: &Arc<channels::Channels>,
+        shared: bool,
+        effect: Option<TextEffect>,
+        out: &mut Outgoing<'_>,
+    ) -> bool {
+        if let Some(effect) = effect.filter(|_| !shared || !channels.alone) {
+            expect(effect, self.server);
+        }
+        self.server.pipeline.push_channels(Expected::ChannelsQuery, channels);
+        if shared {
+            encode::message(out.inject(), fe::QUERY, |b| encode::cstr(b, &channels.instead));
+        }
+        shared
+    }
+
+    /// It is one statement, and there is a name for what is put in its place.
+    pub(super) fn can_bind(&self, channels: &channels::Channels) -> bool {
+        channels.alone && channels.actions.len() == 1 && self.max_statements.is_some()
+    }
+
+    /// Makes sure that the server has what is bound in the place of a LISTEN.
+    pub(super) fn reach_instead(
+        &mut self,
+        channels: &channels::Channels,
+        name: &[u8],
+        out: &mut Outgoing<'_>,
+    ) -> Option<Arc<Statement>> {
+        let text_and_types = [&*channels.instead, b"\0\0\0"].concat();
+        let statement = self.shared.registry.intern(&text_and_types, "");
+        self.ensure(&statement, name, self.max_statements?, out);
+        Some(statement)
     }
 }
 

@@ -201,7 +201,7 @@ impl Upstream<'_> {
         deallocate_target(split_cstr(text)?.0, self.encoding()).map(|name| Cow::Owned(name.into()))
     }
 
-    fn encoding(&self) -> &str {
+    pub(super) fn encoding(&self) -> &str {
         self.client.label.get("client_encoding").unwrap_or_default()
     }
 
@@ -287,62 +287,6 @@ impl Upstream<'_> {
         self.server.pipeline.push_statement(Expected::DeallocateQuery, &gone.name, &gone.statement);
         encode::message(out.inject(), fe::QUERY, |b| b.extend_from_slice(&sql));
         true
-    }
-
-    /// The channels of a text that are to be followed, and whether they are pooler's part. The server's own they are where
-    /// names or what becomes of them cannot be known for sure, or where it listens for the client already.
-    fn asked(&self, effect: Option<&TextEffect>) -> Option<(Arc<Channels>, bool)> {
-        let channels = effect?.channels.as_ref()?;
-        let utf8 = sql::Dialect::of("on", self.encoding()).ascii_safe;
-        if !utf8 && !channels.instead.is_ascii() {
-            return None;
-        }
-        let listens = channels.listens().next().is_some();
-        let hidden = listens && self.server.savepoint;
-        let shared = self.listens && utf8 && !hidden && !self.server.bonds.listens();
-        let followed = self.client.channels.is_some() || (shared && listens);
-        followed.then(|| (Arc::clone(channels), shared))
-    }
-
-    /// Pooler does not listen yet to what a message asks for.
-    fn has_to_wait(&mut self, asked: Option<&(Arc<Channels>, bool)>) -> bool {
-        let Some((channels, true)) = asked else { return false };
-        let keeps = self.client.channels.as_ref().is_some_and(|kept| kept.keeps(channels));
-        if !keeps {
-            self.lacks = Some(Arc::clone(channels));
-        }
-        !keeps
-    }
-
-    /// A Query with LISTEN or UNLISTEN.
-    fn listen(
-        &mut self,
-        channels: &Arc<Channels>,
-        shared: bool,
-        effect: Option<TextEffect>,
-        out: &mut Outgoing<'_>,
-    ) -> bool {
-        if let Some(effect) = effect.filter(|_| !shared || !channels.alone) {
-            expect(effect, self.server);
-        }
-        self.server.pipeline.push_channels(Expected::ChannelsQuery, channels);
-        if shared {
-            encode::message(out.inject(), fe::QUERY, |b| encode::cstr(b, &channels.instead));
-        }
-        shared
-    }
-
-    /// It is one statement, and there is a name for what is put in its place.
-    fn can_bind(&self, channels: &Channels) -> bool {
-        channels.alone && channels.actions.len() == 1 && self.max_statements.is_some()
-    }
-
-    /// Makes sure that the server has what is bound in the place of a LISTEN.
-    fn reach_instead(&mut self, channels: &Channels, name: &[u8], out: &mut Outgoing<'_>) -> Option<Reached> {
-        let text_and_types = [&*channels.instead, b"\0\0\0"].concat();
-        let statement = self.shared.registry.intern(&text_and_types, "");
-        self.ensure(&statement, name, self.max_statements?, out);
-        Some(Reached::Statement(statement))
     }
 
     fn parse(&mut self, body: &[u8], out: &mut Outgoing<'_>) -> bool {
@@ -444,7 +388,7 @@ impl Upstream<'_> {
             self.server.effects.bind(portal, effect);
         }
         let reached = match instead {
-            Some(channels) => self.reach_instead(&channels, name, out),
+            Some(channels) => self.reach_instead(&channels, name, out).map(Reached::Statement),
             None => self.reach(name, out),
         };
         let Some(reached) = reached else { return self.note(Expected::Bind) };
@@ -608,7 +552,7 @@ impl Upstream<'_> {
         self.counts.server_parses += 1;
     }
 
-    fn ensure(
+    pub(super) fn ensure(
         &mut self,
         statement: &Arc<Statement>,
         name: &[u8],
@@ -739,7 +683,7 @@ fn name_in(tag: u8, body: &[u8]) -> Option<&[u8]> {
 }
 
 /// Notes what the statement does that is noted next.
-fn expect(effect: TextEffect, server: &mut ServerSession) {
+pub(super) fn expect(effect: TextEffect, server: &mut ServerSession) {
     if let Some(reset) = effect.reset {
         server.resets.expect(reset, &server.pipeline);
     }

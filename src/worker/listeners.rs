@@ -78,6 +78,8 @@ pub(crate) struct Listener {
     pub(crate) id: u64,
     pub(crate) database: String,
     pub(crate) user: String,
+    /// The node that it listens to, as its pool has it.
+    pub(crate) node: String,
     commands: mpsc::UnboundedSender<Command>,
     ended: AtomicBool,
     killed: AtomicBool,
@@ -167,6 +169,7 @@ impl Listeners {
             id: process.next_id(),
             database: database.clone(),
             user: pool.key.user.clone(),
+            node: pool.key.node.clone(),
             commands,
             ended: AtomicBool::new(false),
             killed: AtomicBool::new(false),

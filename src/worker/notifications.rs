@@ -7,6 +7,7 @@ use super::{
     Worker,
     client::{Client, ClientState, Discarding},
     release::ClientError,
+    server::Server,
 };
 use crate::{
     protocol::frame::{HEADER, Header, split_cstr, split_u32},
@@ -34,7 +35,10 @@ impl Worker {
                 let Some(client) = self.clients.get_mut(slot) else { continue };
                 let server = client.state.server().and_then(|server| self.servers.get(server));
                 let Some(listening) = &mut client.listening else { continue };
-                let own = listening.owns && server.is_some_and(|server| server.info.key.pid == one.pid);
+                let is_its = |server: &Server| {
+                    server.info.key.pid == one.pid && server.pool.key.node == link.listener.node
+                };
+                let own = listening.owns && server.is_some_and(is_its);
                 let pid = shown_pid(one.pid, own, pid_of(client.session.id), nobody);
                 listening.mixed |=
                     client.session.channels.as_ref().is_none_or(|channels| channels.are_unsettled());
@@ -112,11 +116,23 @@ impl Worker {
             return None;
         }
         let id = listening.listener;
+        if !untold.is_empty() {
+            self.show_what_was_notified(slot);
+        }
         if let Some(link) = self.links.iter().find(|link| link.listener.id == id) {
             let count = u64::try_from(messages(&untold).count()).unwrap_or(0);
             link.listener.delivered.fetch_add(count, Ordering::Relaxed);
         }
         Some(untold)
+    }
+
+    /// What has been notified is committed, although perhaps nobody has been told so yet: to this client replicas must show it.
+    fn show_what_was_notified(&mut self, slot: usize) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let Some(epoch) = self.cluster_of(client).map(|cluster| cluster.epoch()) else { return };
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.routing.get_or_insert_default().notified(epoch);
+        }
     }
 
     /// Drops what has come for channels that a client does not listen to, or not yet.

@@ -46,7 +46,7 @@ fn console_shows_who_listens() {
     database.sql("NOTIFY a; NOTIFY c");
     assert_eq!((heard(&mut first), heard(&mut second)), ("a||".into(), "a||".into()));
     let shown = listeners(&pooler).remove(0);
-    let pid = database.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'pooler'").remove(0);
+    let pid = database.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'pooler' AND datname = current_database()").remove(0);
     for (column, value) in [
         ("database", &*database.name),
         ("user", "app"),
@@ -65,7 +65,7 @@ fn console_shows_who_listens() {
     second.sql("UNLISTEN *");
     let gone = wait_until(PATIENCE, || listeners(&pooler).is_empty().then_some(()));
     assert!(gone.is_some(), "{:?}", listeners(&pooler));
-    database.wait_for("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pooler'", &["0"]);
+    database.wait_for("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pooler' AND datname = current_database()", &["0"]);
     second.sql("LISTEN a");
     database.sql("NOTIFY a, 'again'");
     assert_eq!(heard(&mut second), "a|again|");
@@ -82,7 +82,7 @@ fn loss_of_the_listener_is_told_to_those_who_listen() {
     busy.sql("BEGIN");
     before.sql("BEGIN");
     before.sql("LISTEN a");
-    database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pooler'");
+    database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pooler' AND datname = current_database()");
     for client in [&mut idle, &mut busy, &mut before] {
         assert_told(client);
     }
@@ -343,4 +343,24 @@ fn failover_is_told_to_those_who_listen() {
     other.sql("NOTIFY a, 'behind'");
     assert_eq!(heard(&mut again), "a|behind|");
     again.silent(Duration::from_millis(50));
+}
+
+/// What somebody has notified is there for whoever is told of it, on whatever node it looks: also if no acknowledgement has
+/// passed through pooler.
+#[test]
+fn reads_behind_a_notification_show_what_it_tells_of() {
+    let cluster = start(1);
+    let pooler = cluster.setup(&[0, 1]).start();
+    cluster.wait_for_replicas(&pooler);
+    cluster.sql(0, "CREATE TABLE job (x int); GRANT SELECT ON job TO app");
+    cluster.catch_up(1, 0);
+    let mut client = pooler.connect();
+    client.sql("LISTEN job");
+    cluster.sql(1, "SELECT pg_wal_replay_pause()");
+    for n in 1..=20 {
+        cluster.sql(0, &format!("BEGIN; INSERT INTO job VALUES ({n}); NOTIFY job; COMMIT"));
+        assert_eq!(heard(&mut client), "job||");
+        assert_eq!(client.sql("SELECT count(*) FROM job"), [n.to_string()]);
+    }
+    cluster.sql(1, "SELECT pg_wal_replay_resume()");
 }
