@@ -113,6 +113,7 @@ impl Session {
             counts: Default::default(),
             flush: false,
             listens: true,
+            heard: true,
             lacks: None,
             refuses: false,
         };

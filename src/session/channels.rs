@@ -196,14 +196,17 @@ impl Upstream<'_> {
         followed.then(|| (Arc::clone(channels), shared))
     }
 
-    /// Pooler does not listen yet to what a message asks for.
+    /// Pooler does not listen yet to what a message asks for, or has not heard all that its client has to be told before it
+    /// does not listen any more.
     pub(super) fn has_to_wait(&mut self, asked: Option<&(Arc<channels::Channels>, bool)>) -> bool {
         let Some((channels, true)) = asked else { return false };
         let keeps = self.client.channels.as_ref().is_some_and(|kept| kept.keeps(channels));
-        if !keeps {
+        let begins = self.server.status == TransactionStatus::Idle && !self.heard;
+        let waits = !keeps || (begins && channels.unlistens());
+        if waits {
             self.lacks = Some(Arc::clone(channels));
         }
-        !keeps
+        waits
     }
 
     /// A Query with LISTEN or UNLISTEN.

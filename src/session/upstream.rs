@@ -45,7 +45,7 @@ pub enum Stop {
     Held,
     /// Enough for one write: go on when the server has taken it.
     Full,
-    /// The next message listens to what pooler does not listen to yet: see [`Upstream::lacks`].
+    /// The next message changes what pooler listens to, which has to be heard first: see [`Upstream::lacks`].
     Channels,
     /// Terminate.
     Terminate,
@@ -86,7 +86,9 @@ pub struct Upstream<'a> {
     pub flush: bool,
     /// LISTEN is pooler's part, where that is possible.
     pub listens: bool,
-    /// What pooler has to listen to before more can be sent.
+    /// All that had been notified before this was sent has been heard.
+    pub heard: bool,
+    /// What pooler has to listen to, up to now, before more can be sent.
     pub lacks: Option<Arc<Channels>>,
     /// Statements about pooler itself may be among it: the server must not take them for settings that somebody has made up.
     pub refuses: bool,

@@ -27,6 +27,11 @@ pub struct Channels {
 }
 
 impl Channels {
+    /// It stops listening to something.
+    pub fn unlistens(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::Unlisten(_)))
+    }
+
     /// The channels that it listens to.
     pub fn listens(&self) -> impl Iterator<Item = &[u8]> {
         self.actions.iter().filter_map(|action| match action {

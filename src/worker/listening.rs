@@ -59,7 +59,7 @@ pub(crate) struct Listening {
     /// What comes from the server that it has is its own.
     pub(super) owns: bool,
     /// All that had been notified before it asked for what it asks next has been heard.
-    fresh: bool,
+    pub(super) fresh: bool,
     /// There is no listener to be had: until its transaction is over, its server has to listen.
     really: bool,
     /// Notifications that it has not been told.
@@ -150,6 +150,11 @@ impl Client {
         self.listening.as_ref()?.waits
     }
 
+    /// What had been notified before it asked for what it asks next has been heard.
+    pub(super) fn has_heard(&self) -> bool {
+        self.listening.as_ref().is_some_and(|listening| listening.fresh)
+    }
+
     /// LISTEN need not go to its server.
     pub(super) fn may_share_listener(&self) -> bool {
         self.mode != crate::config::PoolMode::Session && self.listening.as_ref().is_none_or(|l| !l.really)
@@ -227,9 +232,8 @@ impl Worker {
         let Some(channels) = client.session.channels.as_ref().filter(|_| client.session.passing == 0) else {
             return true;
         };
-        let fresh = std::mem::take(&mut listening.fresh);
         let id = listening.listener;
-        let may_commit = channels.are_pending() && server.session.owes_nothing() && !fresh;
+        let may_commit = channels.are_pending() && server.session.owes_nothing() && !listening.fresh;
         let begins = channels.are_active() && server.session.is_free();
         if !may_commit && (!begins || self.owns_what_comes(slot, server_slot)) {
             return true;
@@ -339,8 +343,22 @@ impl Worker {
             (listening.fresh, listening.mixed) = (true, true);
         }
         client.session.held = false;
-        self.drop_unaddressed(slot);
+        self.tell_before(slot);
         self.look_later_at_client(slot);
+    }
+
+    /// A client is told what has come before what it asks for next, unless that is amid a transaction.
+    fn tell_before(&mut self, slot: usize) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let server = client.state.server().and_then(|slot| self.servers.get(slot));
+        let amid =
+            server.is_some_and(|s| s.session.status != TransactionStatus::Idle || s.session.passing > 0);
+        if amid || !client.conn.is_flushed() {
+            return self.drop_unaddressed(slot);
+        }
+        if let Some(told) = self.take_untold(slot).filter(|told| !told.is_empty()) {
+            self.send_to_client(slot, &told);
+        }
     }
 
     /// A client's transaction is over, and all that it has notified is here.

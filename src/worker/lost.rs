@@ -55,6 +55,7 @@ impl Worker {
             let Some(reply) = self.part_of_server(slot, client_slot, &error, status) else { break };
             self.deliver(slot, &reply);
         }
+        self.tell_ready_at_once(client_slot);
         let Some(server) = self.servers.get(slot).filter(|s| s.state == ServerState::Active(client_slot))
         else {
             return true;

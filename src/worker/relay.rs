@@ -291,7 +291,7 @@ impl Worker {
                 }
             }
         }
-        let listens = client.may_share_listener();
+        let (listens, heard) = (client.may_share_listener(), client.has_heard());
         let mut upstream = Upstream {
             client: &mut client.session,
             server: &mut server.session,
@@ -302,6 +302,7 @@ impl Worker {
             counts: Default::default(),
             flush: false,
             listens,
+            heard,
             lacks: None,
             refuses: server.routed.own,
         };
@@ -326,6 +327,9 @@ impl Worker {
         }
         if let Some(client) = self.clients.get_mut(slot) {
             client.stalled = matches!(stop, Stop::Held | Stop::Full);
+            if let Some(listening) = client.listening.as_mut().filter(|_| used > 0) {
+                listening.fresh = false;
+            }
         }
         let answered = flush && self.answer_flush(slot, server_slot);
         match stop {

@@ -1,7 +1,10 @@
 //! LISTEN and NOTIFY in transaction mode: clients listen by one connection that they share, and notice nothing of it (H25,
 //! S36).
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use crate::support::{compare::Pair, database::Database, msg::*, pooler::Pooler, raw::Raw};
 
@@ -335,4 +338,96 @@ fn listeners_share_one_connection_and_need_no_server() {
         assert_eq!(heard(client), format!("channel{n}||another"));
     }
     clients[0].silent(Duration::from_millis(50));
+}
+
+/// Clients listen and stop listening, notify and move between servers, while somebody speaks all the time: each hears all that
+/// is said from its LISTEN on to its UNLISTEN, once and in order, and knows its own.
+#[test]
+fn what_comes_and_goes_hears_all_that_is_meant_for_it() {
+    const CLIENTS: usize = 8;
+    const ROUNDS: usize = 12;
+    let database = Database::new();
+    let pooler = Pooler::of(
+        &database,
+        &[
+            "default_pool_size = 3",
+            "server_round_robin = true",
+            "workers = 3",
+            "client_placement = \"rotate\"",
+        ],
+    );
+    // The number that was said last, and acknowledged.
+    let said = AtomicUsize::new(0);
+    let over = AtomicBool::new(false);
+    let clients: Vec<Raw> = (0..CLIENTS).map(|_| pooler.connect()).collect();
+    let mut speaker = pooler.connect();
+    std::thread::scope(|scope| {
+        let listeners: Vec<_> = clients
+            .into_iter()
+            .enumerate()
+            .map(|(n, client)| {
+                let said = &said;
+                scope.spawn(move || listen_in_rounds(client, n, ROUNDS, said))
+            })
+            .collect();
+        scope.spawn(|| {
+            for number in 1.. {
+                speaker.sql(&format!("NOTIFY said, '{number}'"));
+                said.store(number, Ordering::SeqCst);
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
+            }
+        });
+        let results: Vec<_> = listeners.into_iter().map(|listener| listener.join()).collect();
+        over.store(true, Ordering::SeqCst);
+        assert!(results.iter().all(Result::is_ok));
+    });
+    assert!(pinned(&pooler).is_empty());
+}
+
+fn listen_in_rounds(mut client: Raw, n: usize, rounds: usize, said: &AtomicUsize) {
+    for round in 0..rounds {
+        client.received.clear();
+        let before = said.load(Ordering::SeqCst);
+        if round % 3 == 0 {
+            client.sql("BEGIN");
+            client.sql("LISTEN said");
+            client.sql("LISTEN echo");
+            client.sql("COMMIT");
+        } else {
+            client.sql("LISTEN said; LISTEN echo");
+        }
+        let from = said.load(Ordering::SeqCst);
+        for number in 0..5 {
+            let own = format!("echo|{n}.{round}.{number}|itself");
+            client.sql(&format!("NOTIFY echo, '{n}.{round}.{number}'"));
+            // In front of its ReadyForQuery.
+            let told = lines(&client);
+            assert_eq!(told.iter().filter(|line| **line == own).count(), 1, "{own}: {told:?}");
+            client.sql("SELECT 1");
+        }
+        while said.load(Ordering::SeqCst) == from {
+            client.sql("SELECT 1");
+        }
+        let to = said.load(Ordering::SeqCst);
+        client.sql("UNLISTEN *");
+        let behind = client.received.len();
+        client.sql("SELECT 1");
+        let told = lines(&client);
+        assert!(told[behind..].iter().all(|line| !line.contains('|')), "{told:?}");
+        let others =
+            told.iter().filter(|line| line.starts_with("echo|")).filter(|line| line.ends_with("|itself"));
+        assert_eq!(others.count(), 5, "{told:?}");
+        let numbers: Vec<usize> = told
+            .iter()
+            .filter_map(|line| line.strip_prefix("said|")?.strip_suffix("|another"))
+            .map(|number| number.parse().unwrap())
+            .collect();
+        // All that was said in between, and nothing that had been said before it asked. One may have been committed before
+        // it listened, and acknowledged later.
+        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+        let (first, last) = (numbers[0], numbers[numbers.len() - 1]);
+        assert!(before < first && first <= from + 2 && last >= to, "{before} {from} {to}: {numbers:?}");
+    }
 }

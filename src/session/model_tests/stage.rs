@@ -182,6 +182,7 @@ impl Stage {
             counts: Counts::default(),
             flush: false,
             listens: false,
+            heard: true,
             lacks: None,
             refuses: false,
         };

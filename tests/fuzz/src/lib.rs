@@ -87,6 +87,7 @@ impl Relay {
             counts: Default::default(),
             flush: false,
             listens: true,
+            heard: true,
             lacks: None,
             refuses: false,
         };
