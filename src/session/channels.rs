@@ -7,6 +7,8 @@
 //! Which savepoint a ROLLBACK TO goes back to is told by no tag. Behind a savepoint, LISTEN therefore goes to the server as
 //! it is. If one has slipped through behind it, in a pipeline, and it is not known what becomes of it, the client is
 //! [`lost`](Channels::lost).
+//!
+//! What differs from PostgreSQL: a transaction with LISTEN may be prepared (PREPARE TRANSACTION), and listens from then on.
 
 use std::{collections::HashSet, sync::Arc};
 

@@ -13,41 +13,19 @@
 //!
 //! Clients that listen stay on their worker.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, atomic::Ordering},
-};
-
-use foldhash::fast::RandomState;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     Worker,
     client::Client,
-    listeners::{Command, End, Listener, Name},
+    link::{Asks, Link, Waiting},
+    listeners::{End, Name},
     release::ClientError,
 };
 use crate::{
     protocol::{TransactionStatus, encode},
     sql::channels::Channels,
 };
-
-/// A database's listener, as one worker uses it.
-#[derive(Debug)]
-pub(super) struct Link {
-    pub(super) listener: Arc<Listener>,
-    /// Channels, and the slots of those who listen to them here, or may do so soon.
-    pub(super) topics: HashMap<Name, HashSet<usize, RandomState>, RandomState>,
-    /// To be asked at the end of this turn.
-    draft: Option<Command>,
-    /// The last ticket that was asked for.
-    issued: u64,
-    /// When tickets were asked for that have not been answered.
-    times: VecDeque<(u64, u64)>,
-    /// When the one was asked for that was answered last.
-    confirmed: u64,
-    /// Tickets that clients wait for, with slot and id.
-    waiting: VecDeque<(u64, usize, u64)>,
-}
 
 /// What a client that listens has to do with the listener.
 #[derive(Debug, Default)]
@@ -76,63 +54,6 @@ enum Waits {
     Before(u64),
     /// With its ReadyForQuery.
     Behind,
-}
-
-impl Link {
-    fn new(listener: Arc<Listener>) -> Self {
-        Self {
-            listener,
-            topics: HashMap::default(),
-            draft: None,
-            issued: 0,
-            times: VecDeque::new(),
-            confirmed: 0,
-            waiting: VecDeque::new(),
-        }
-    }
-
-    fn draft(&mut self, worker: usize) -> &mut Command {
-        self.draft.get_or_insert_with(|| Command { worker, ..Command::default() })
-    }
-
-    /// The ticket of this turn.
-    fn ticket(&mut self, worker: usize, now: u64) -> u64 {
-        let next = self.issued + 1;
-        let draft = self.draft(worker);
-        if draft.ticket == 0 {
-            draft.ticket = next;
-            self.issued = next;
-            self.times.push_back((next, now));
-        }
-        self.issued
-    }
-
-    /// A client needs the channel.
-    fn want(&mut self, name: &[u8], slot: usize, worker: usize) {
-        if let Some(topic) = self.topics.get_mut(name) {
-            topic.insert(slot);
-            return;
-        }
-        self.draft(worker).listen.push(name.into());
-        self.topics.insert(name.into(), std::iter::once(slot).collect());
-    }
-
-    /// A client needs the channel no more.
-    fn leave(&mut self, name: &[u8], slot: usize, worker: usize) {
-        let Some(topic) = self.topics.get_mut(name) else { return };
-        topic.remove(&slot);
-        if !topic.is_empty() {
-            return;
-        }
-        self.topics.remove(name);
-        let draft = self.draft(worker);
-        // What is asked for in the same turn comes behind it.
-        if draft.listen.iter().any(|asked| **asked == *name) {
-            draft.listen.retain(|asked| **asked != *name);
-        } else {
-            draft.unlisten.push(name.into());
-        }
-    }
 }
 
 impl Client {
@@ -176,7 +97,7 @@ impl Worker {
         let listener = self.process.listeners.get(&self.process, &pool)?;
         let id = listener.id;
         if self.link_to(id).is_none() {
-            self.links.push(Link::new(Arc::clone(&listener)));
+            self.links.push(Link { listener: Arc::clone(&listener), asks: Asks::of(self.id) });
         }
         listener.clients.fetch_add(1, Ordering::Relaxed);
         let listening = self.clients.get_mut(slot)?.listening.get_or_insert_default();
@@ -192,15 +113,15 @@ impl Worker {
             }
             return self.look_later_at_client(slot);
         };
-        let (worker, now) = (self.id, self.now);
+        let now = self.now;
         let Some(client) = self.clients.get_mut(slot) else { return };
         let kept = &mut client.session.channels.get_or_insert_default().kept;
         let Some(link) = self.links.iter_mut().find(|link| link.listener.id == id) else { return };
         for name in channels.listens() {
             kept.insert(name.into());
-            link.want(name, slot, worker);
+            link.asks.want(name, slot);
         }
-        let ticket = link.ticket(worker, now);
+        let ticket = link.asks.ticket(now);
         self.wait_before(slot, server_slot, ticket);
     }
 
@@ -212,9 +133,9 @@ impl Worker {
         };
         let Some(listening) = &mut client.listening else { return true };
         let id = listening.listener;
-        let confirmed =
-            self.links.iter().find(|link| link.listener.id == id).map_or(0, |link| link.confirmed);
-        listening.owns |= server.heard || server.answered < confirmed;
+        let link = self.links.iter().find(|link| link.listener.id == id);
+        let heard = server.heard || link.is_some_and(|link| link.asks.has_heard(server.answered));
+        listening.owns |= heard;
         listening.owns
     }
 
@@ -238,9 +159,9 @@ impl Worker {
         if !may_commit && (!begins || self.owns_what_comes(slot, server_slot)) {
             return true;
         }
-        let (worker, now) = (self.id, self.now);
+        let now = self.now;
         let Some(link) = self.link_to(id) else { return true };
-        let ticket = link.ticket(worker, now);
+        let ticket = link.asks.ticket(now);
         self.wait_before(slot, server_slot, ticket);
         false
     }
@@ -260,7 +181,7 @@ impl Worker {
         listening.waits = Some((waits, ticket));
         let listener = listening.listener;
         if let Some(link) = self.link_to(listener) {
-            link.waiting.push_back((ticket, slot, id));
+            link.asks.wait(Waiting { ticket, slot, id });
         }
     }
 
@@ -291,9 +212,9 @@ impl Worker {
             self.sort_out(slot);
             return false;
         }
-        let (worker, now, id) = (self.id, self.now, listening.listener);
+        let (now, id) = (self.now, listening.listener);
         let Some(link) = self.link_to(id) else { return false };
-        let ticket = link.ticket(worker, now);
+        let ticket = link.asks.ticket(now);
         self.wait(slot, Waits::Behind, ticket);
         true
     }
@@ -311,16 +232,7 @@ impl Worker {
     /// The listener has answered.
     pub(super) fn listener_answered(&mut self, listener: u64, ticket: u64) {
         let Some(link) = self.link_to(listener) else { return };
-        while let Some((_, at)) = link.times.front().copied().filter(|(issued, _)| *issued <= ticket) {
-            link.confirmed = at;
-            link.times.pop_front();
-        }
-        let mut done = Vec::new();
-        while let Some(waiting) = link.waiting.front().copied().filter(|(awaited, ..)| *awaited <= ticket) {
-            done.push(waiting);
-            link.waiting.pop_front();
-        }
-        for (awaited, slot, id) in done {
+        for Waiting { ticket: awaited, slot, id } in link.asks.answered(ticket) {
             let client = self.clients.get_mut(slot).filter(|client| client.session.id == id);
             let Some(client) = client else { continue };
             match client.waits() {
@@ -414,9 +326,8 @@ impl Worker {
     }
 
     fn leave_channels<'n>(&mut self, slot: usize, listener: u64, names: impl Iterator<Item = &'n Name>) {
-        let worker = self.id;
         let Some(link) = self.link_to(listener) else { return };
-        names.for_each(|name| link.leave(name, slot, worker));
+        names.for_each(|name| link.asks.leave(name, slot));
     }
 
     /// It has nothing to do with the listener any more.
@@ -474,7 +385,7 @@ impl Worker {
     pub(super) fn ask_listeners(&mut self) {
         let mut ended = Vec::new();
         for link in &mut self.links {
-            if let Some(draft) = link.draft.take()
+            if let Some(draft) = link.asks.take_draft()
                 && !link.listener.ask(draft)
             {
                 ended.push(link.listener.id);

@@ -17,6 +17,7 @@ pub(crate) mod decision;
 pub(crate) mod directory;
 pub(crate) mod discovery;
 mod fair;
+mod link;
 pub(crate) mod listeners;
 mod listening;
 pub(crate) mod login;
@@ -126,7 +127,7 @@ pub(crate) struct Worker {
     /// Servers that are amid a long reply, with their ids.
     long: Vec<(usize, u64)>,
     /// What clients listen to without servers of their own.
-    links: Vec<listening::Link>,
+    links: Vec<link::Link>,
     /// Clients with notifications that they have not been told, with their ids.
     untold: Vec<(usize, u64)>,
     balance: Balance,

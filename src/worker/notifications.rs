@@ -30,8 +30,7 @@ impl Worker {
         let nobody = link.listener.pid.load(Ordering::Relaxed);
         let mut behind = Vec::new();
         for one in notifications.iter() {
-            let Some(topic) = link.topics.get(notifications.channel(one)) else { continue };
-            for &slot in topic {
+            for slot in link.asks.listeners(notifications.channel(one)) {
                 let Some(client) = self.clients.get_mut(slot) else { continue };
                 let server = client.state.server().and_then(|server| self.servers.get(server));
                 let Some(listening) = &mut client.listening else { continue };

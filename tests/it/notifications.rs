@@ -431,3 +431,24 @@ fn listen_in_rounds(mut client: Raw, n: usize, rounds: usize, said: &AtomicUsize
         assert!(before < first && first <= from + 2 && last >= to, "{before} {from} {to}: {numbers:?}");
     }
 }
+
+/// Where nobody can tell what a client listens to, it is told so, and does not go on as if all were well.
+#[test]
+fn client_of_which_it_is_not_known_what_it_listens_to_is_ended() {
+    let unit = |sql: &str| [parse("", sql), bind("", &[]), execute()].concat();
+    let database = Database::new();
+    let pooler = Pooler::of(&database, &["default_pool_size = 2"]);
+    for messages in [
+        // Which of the savepoints it went back to is in no tag.
+        ["BEGIN", "SAVEPOINT s", "LISTEN a", "SAVEPOINT t", "ROLLBACK TO t", "COMMIT"].map(unit).concat(),
+        query("SELECT '\\'; UNLISTEN a"),
+    ] {
+        let mut client = pooler.connect();
+        client.sql("LISTEN b");
+        client.send_all(&[messages, sync()]);
+        let last = client.closed();
+        let error = last.iter().rfind(|frame| frame.tag == b'E').unwrap();
+        assert_eq!((error.field(b'S'), error.field(b'C')), ("FATAL".into(), "0A000".into()), "{last:?}");
+    }
+    assert_eq!(pooler.connect().sql("SELECT 1"), ["1"]);
+}
