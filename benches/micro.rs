@@ -113,6 +113,9 @@ impl Session {
             counts: Default::default(),
             flush: false,
             hidden: None,
+            listens: true,
+            heard: true,
+            lacks: None,
             refuses: false,
         };
         upstream.translate(request, &mut out);

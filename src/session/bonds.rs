@@ -66,6 +66,7 @@ pub struct Bonds {
     pub(super) authorization: bool,
     pub(super) sequences: bool,
     pub(super) objects: Option<Bond>,
+    pub(super) listens: bool,
     pub(super) locks: bool,
 }
 
@@ -76,6 +77,11 @@ impl Bonds {
         let others = || named(self.loaded, Bond::Load).or(self.objects).or(named(self.locks, Bond::Advisory));
         let first = self.stays.or(named(self.authorization, Bond::Authorization)).or_else(others);
         first.or(named(self.sequences, Bond::Currval))
+    }
+
+    /// It listens for its client.
+    pub fn listens(&self) -> bool {
+        self.listens
     }
 
     /// Nothing binds it any more; whether something did.
@@ -93,7 +99,7 @@ impl Bonds {
     pub(super) fn on_tag(&mut self, tag: &[u8]) {
         match tag {
             b"PREPARE" => self.objects = Some(Bond::Prepare),
-            b"LISTEN" => self.objects = Some(Bond::Listen),
+            b"LISTEN" => (self.objects, self.listens) = (Some(Bond::Listen), true),
             b"LOAD" => self.loaded = true,
             _ => {}
         }

@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod bonds;
+pub mod channels;
 pub mod downstream;
 pub mod effects;
 mod ending;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     audit::Audit,
     bonds::Bonds,
+    channels::Channels,
     effects::Effects,
     ending::{Ending, Outcome},
     params::{Label, Labels, Params},
@@ -52,6 +53,8 @@ pub struct ClientSession {
     pub sequences: Sequences,
     /// What it has prepared by SQL.
     pub prepared: Texts,
+    /// What pooler listens to for it.
+    pub channels: Option<Box<Channels>>,
 }
 
 /// What a server connection has been told and still owes.
@@ -115,6 +118,8 @@ pub struct ServerSession {
     pub(super) commits: bool,
     /// An error since then.
     pub(super) erred: bool,
+    /// There has been a savepoint in the transaction that is open.
+    pub(super) savepoint: bool,
     /// What the client's ReadyForQuery has told, which was kept back.
     pub(super) told_later: Option<Outcome>,
     pub(super) ending: Ending,
@@ -156,6 +161,7 @@ impl ClientSession {
             held: false,
             sequences: Sequences::default(),
             prepared: None,
+            channels: None,
         }
     }
 
@@ -213,6 +219,7 @@ impl ServerSession {
             rolled_back: false,
             commits: false,
             erred: false,
+            savepoint: false,
             told_later: None,
             ending: Ending::default(),
             discarded: false,

@@ -64,6 +64,8 @@ struct Answer {
     prepared: Vec<(String, String)>,
     /// Why the server cannot be given to others.
     objects: Option<Bond>,
+    /// It listens, whatever else there is.
+    listens: bool,
     locks: bool,
     /// It was not understood.
     unclear: bool,
@@ -94,6 +96,11 @@ impl Traces {
     /// Something may have been left, and nobody has asked.
     pub fn are_suspected(&self) -> bool {
         !self.suspected.are_none() || self.asked.is_some()
+    }
+
+    /// A text that is being carried out may listen.
+    pub(super) fn may_listen(&self) -> bool {
+        self.suspected.objects || self.cut || self.asked.is_some()
     }
 
     /// The server has been asked and has not answered.
@@ -154,6 +161,7 @@ impl Answer {
             }
             b"b" => {
                 self.objects = Some(Bond::object(name)?);
+                self.listens |= self.objects == Some(Bond::Listen);
                 Some(())
             }
             _ => None,
@@ -170,6 +178,7 @@ impl Bonds {
         }
         if answer.about.objects {
             self.objects = answer.objects;
+            self.listens = answer.listens;
         }
         if answer.about.locks {
             self.locks = answer.locks;

@@ -20,7 +20,7 @@ use crate::{
         frame::{HEADER, Header, split_cstr},
         frontend as fe,
     },
-    sql::{self, Catalog, traces::Traces},
+    sql::{self, Catalog, channels::Channels, traces::Traces},
 };
 
 /// Messages up to this size (header included) are not sent before they are complete, so that a client that dies in the
@@ -46,6 +46,8 @@ pub enum Stop {
     Held,
     /// Enough for one write: go on when the server has taken it.
     Full,
+    /// The next message changes what pooler listens to, which has to be heard first: see [`Upstream::lacks`].
+    Channels,
     /// Terminate.
     Terminate,
     /// The client broke the protocol; message as PostgreSQL would put it.
@@ -92,6 +94,12 @@ pub struct Upstream<'a> {
     /// Flush was seen: answers that the pooler gives itself are due at once.
     pub flush: bool,
     pub hidden: Option<Hidden<'a>>,
+    /// LISTEN is pooler's part, where that is possible.
+    pub listens: bool,
+    /// All that had been notified before this was sent has been heard.
+    pub heard: bool,
+    /// What pooler has to listen to, up to now, before more can be sent.
+    pub lacks: Option<Arc<Channels>>,
     /// Statements about pooler itself may be among it: the server must not take them for settings that somebody has made up.
     pub refuses: bool,
 }
@@ -140,6 +148,9 @@ impl Upstream<'_> {
                 return (pos, Stop::Held);
             }
             self.message(header.tag, message, pos, out);
+            if self.lacks.is_some() {
+                return (pos, Stop::Channels);
+            }
             self.client.passing = total - message.len();
             pos += message.len();
         }
@@ -156,7 +167,9 @@ impl Upstream<'_> {
         {
             return false;
         }
-        pipeline.is_full() || self.depends_on_replies(tag, message)
+        // What is notified before and behind a change of what it listens to is told apart by when it comes.
+        let listens = self.client.channels.is_some() && pipeline.owes_ready();
+        pipeline.is_full() || listens || self.depends_on_replies(tag, message)
     }
 
     /// A name is used whose fate an earlier batch of the pipeline decides, and that batch has not been answered.
@@ -200,7 +213,7 @@ impl Upstream<'_> {
         deallocate_target(split_cstr(text)?.0, self.encoding()).map(|name| Cow::Owned(name.into()))
     }
 
-    fn encoding(&self) -> &str {
+    pub(super) fn encoding(&self) -> &str {
         self.client.label.get("client_encoding").unwrap_or_default()
     }
 
@@ -260,10 +273,16 @@ impl Upstream<'_> {
     }
 
     fn query(&mut self, body: &[u8], out: &mut Outgoing<'_>) -> bool {
-        self.counts.queries += 1;
         if self.server.pipeline.skipping() {
+            self.counts.queries += 1;
             return false;
         }
+        let effect = effect_of(body);
+        let asked = self.asked(effect.as_ref().filter(|_| body.last() == Some(&0)));
+        if self.has_to_wait(asked.as_ref()) {
+            return true;
+        }
+        self.counts.queries += 1;
         if body.last() != Some(&0) {
             self.server.traces.expect_anything();
             if self.hidden.is_some() {
@@ -287,7 +306,10 @@ impl Upstream<'_> {
         self.server.note_text(text_of(body));
         self.note_draws(body);
         self.expect_hidden(body, true, out);
-        if let Some(effect) = effect_of(body) {
+        if let Some((channels, shared)) = asked {
+            return self.listen(&channels, shared, effect, out);
+        }
+        if let Some(effect) = effect {
             self.ask_for_sequences(effect.asks(), true, out);
             expect(effect, self.server);
         }
@@ -442,14 +464,32 @@ impl Upstream<'_> {
         }
         self.note_bound(name);
         self.expect_hidden_of(name, out);
-        let effect = self.effect(name, out);
+        let mut effect = self.effect(name, out);
         if let Some(Effect::Text(effect)) = &effect {
             self.ask_for_sequences(effect.asks(), false, out);
+        }
+        let asked = match &effect {
+            Some(Effect::Text(effect)) if effect.channels.is_some() => self.asked(Some(effect)),
+            _ => None,
+        };
+        let instead = asked
+            .filter(|(channels, shared)| *shared && self.can_bind(channels))
+            .map(|(channels, _)| channels);
+        if let Some(channels) = instead.clone() {
+            if self.has_to_wait(Some(&(Arc::clone(&channels), true))) {
+                self.counts.binds -= 1;
+                return true;
+            }
+            effect = Some(Effect::Channels(channels));
         }
         if effect.is_some() || !self.server.effects.are_none() {
             self.server.effects.bind(portal, effect);
         }
-        let Some(reached) = self.reach(name, out) else { return self.note(Expected::Bind) };
+        let reached = match instead {
+            Some(channels) => self.reach_instead(&channels, name, out).map(Reached::Statement),
+            None => self.reach(name, out),
+        };
+        let Some(reached) = reached else { return self.note(Expected::Bind) };
         let server_name = reached.server_name();
         self.server.pipeline.push(Expected::Bind);
         // The length as the client sent it: the message may still be on its way.
@@ -499,7 +539,19 @@ impl Upstream<'_> {
                 server.pipeline.push_statement(Expected::DeallocateExecute, &gone.name, &gone.statement);
                 return false;
             }
-            Some(Effect::Text(effect)) => expect(effect.clone(), server),
+            Some(Effect::Channels(channels)) => {
+                server.pipeline.push_channels(Expected::ChannelsExecute, channels);
+                return false;
+            }
+            Some(Effect::Text(effect)) => {
+                let effect = effect.clone();
+                let channels = effect.channels.clone().filter(|_| self.client.channels.is_some());
+                expect(effect, server);
+                if let Some(channels) = channels {
+                    server.pipeline.push_channels(Expected::ChannelsExecute, &channels);
+                    return false;
+                }
+            }
             None => {}
         }
         self.note(Expected::Execute)
@@ -601,7 +653,7 @@ impl Upstream<'_> {
         self.counts.server_parses += 1;
     }
 
-    fn ensure(
+    pub(super) fn ensure(
         &mut self,
         statement: &Arc<Statement>,
         name: &[u8],
@@ -732,7 +784,7 @@ fn name_in(tag: u8, body: &[u8]) -> Option<&[u8]> {
 }
 
 /// Notes what the statement does that is noted next.
-fn expect(effect: TextEffect, server: &mut ServerSession) {
+pub(super) fn expect(effect: TextEffect, server: &mut ServerSession) {
     if let Some(reset) = effect.reset {
         server.resets.expect(reset, &server.pipeline);
     }

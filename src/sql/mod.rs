@@ -7,6 +7,7 @@
 mod bodies;
 mod calls;
 pub mod catalog;
+pub mod channels;
 mod classify;
 mod control;
 mod facts;

@@ -182,6 +182,9 @@ impl Stage {
             counts: Counts::default(),
             flush: false,
             hidden: None,
+            listens: false,
+            heard: true,
+            lacks: None,
             refuses: false,
         };
         let (used, stop) = upstream.translate(input, &mut out);
