@@ -37,7 +37,7 @@ impl CatalogState {
     /// The snapshot in force, or one that knows nothing.
     pub fn current(&self) -> Arc<Catalog> {
         let current = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
-        if current.generation == self.generation() { current } else { Arc::new(current.outdated()) }
+        if current.generation == self.generation() { current } else { Arc::new(Catalog::outdated(&current)) }
     }
 
     /// Makes a copy the one in force, or one that knows nothing; and lets it be known that somebody wants it.
@@ -48,9 +48,16 @@ impl CatalogState {
                 self.wake.notify_one();
             }
         }
-        if self.generation() != copy.generation {
+        let generation = self.generation();
+        if generation != copy.generation || (generation == 0 && !self.is_newest(copy)) {
             *copy = self.current();
         }
+    }
+
+    fn is_newest(&self, copy: &Catalog) -> bool {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        // Before the first one there is nothing to be outdated.
+        current.generation == 0 || copy.is_outdated(&current)
     }
 
     /// Ends when the first snapshot has been taken, or there is no hope of it for now. Until then nobody can tell which
@@ -64,7 +71,8 @@ impl CatalogState {
         }
     }
 
-    pub(super) fn set_tried(&self) {
+    /// Nobody is to wait for it any longer.
+    pub fn set_tried(&self) {
         if !self.tried.swap(true, Ordering::AcqRel) {
             self.first.notify_waiters();
         }

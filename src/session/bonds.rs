@@ -3,8 +3,10 @@
 /// One reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bond {
-    /// A setting that no text names, the seed of random numbers, connections of dblink.
+    /// A setting that no text names.
     Setting,
+    /// What not even DISCARD ALL clears: the seed of random numbers, connections of dblink, variables of languages.
+    Lasting,
     Authorization,
     Load,
     Temporary,
@@ -20,8 +22,9 @@ pub enum Bond {
 
 impl Bond {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Setting,
+        Self::Lasting,
         Self::Authorization,
         Self::Load,
         Self::Temporary,
@@ -37,6 +40,7 @@ impl Bond {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Setting => "setting",
+            Self::Lasting => "what outlives DISCARD ALL",
             Self::Authorization => "SESSION AUTHORIZATION",
             Self::Load => "LOAD",
             Self::Temporary => "temporary objects",
@@ -61,6 +65,8 @@ impl Bond {
 pub struct Bonds {
     /// Something that nobody can ask for: it stays until the client leaves.
     pub(super) stays: Option<Bond>,
+    /// Something that nobody can clear: it stays until the client leaves, and nobody else gets the server.
+    pub(super) lasts: bool,
     /// A library: it stays even where the client has made its session as new.
     loaded: bool,
     pub(super) authorization: bool,
@@ -75,13 +81,19 @@ impl Bonds {
     pub fn reason(&self) -> Option<Bond> {
         let named = |there: bool, bond| there.then_some(bond);
         let others = || named(self.loaded, Bond::Load).or(self.objects).or(named(self.locks, Bond::Advisory));
-        let first = self.stays.or(named(self.authorization, Bond::Authorization)).or_else(others);
+        let first = named(self.lasts, Bond::Lasting).or(self.stays);
+        let first = first.or(named(self.authorization, Bond::Authorization)).or_else(others);
         first.or(named(self.sequences, Bond::Currval))
     }
 
     /// It listens for its client.
     pub fn listens(&self) -> bool {
         self.listens
+    }
+
+    /// The server is of no use to others.
+    pub fn last(&self) -> bool {
+        self.lasts
     }
 
     /// Nothing binds it any more; whether something did.

@@ -299,6 +299,10 @@ impl Downstream<'_> {
             self.server.told_later = Some(outcome);
             return true;
         }
+        if self.server.status == TransactionStatus::Idle {
+            self.server.keep_prepared(self.client);
+        }
+        self.client.sequences.on_ready();
         self.ended = self.ended.or(outcome.ended);
         self.ready += 1;
         self.completed = 0;
@@ -338,11 +342,10 @@ impl Downstream<'_> {
     fn order_refused(&mut self, expected: Expected, message: &[u8], body: &[u8]) {
         self.server.sequences_of = SOMEBODY;
         let code = be::error_field(body, b'C');
-        let harmless = match expected {
-            Expected::InjectedPrepare => code != Some(b"42P05"),
-            _ => matches!(code, Some(b"25P02" | b"26000")),
-        };
-        if !harmless {
+        if expected == Expected::InjectedPrepare && code != Some(b"42P05") {
+            // It is missing here, for whatever passes: not for ever.
+            self.server.spoiled = self.server.spoiled.or(Some("a statement could not be prepared again"));
+        } else if !matches!(code, Some(b"25P02" | b"26000")) {
             self.server.injected_failed = Some(message.into());
         }
     }
@@ -417,9 +420,7 @@ impl Downstream<'_> {
     fn command_complete(&mut self, body: &[u8]) {
         let tag = body.strip_suffix(b"\0").unwrap_or(body);
         if tag.starts_with(b"DISCARD ") && matches!(tag, b"DISCARD ALL" | b"DISCARD SEQUENCES") {
-            // What has been drawn since is this client's.
-            self.server.sequences_of = self.client.id;
-            self.server.bonds.sequences &= self.server.pipeline.front_is_injected();
+            self.numbers_are_gone(tag);
         }
         if self.server.pipeline.front_is_injected() && !self.server.pipeline.front_is_own_query() {
             return;
@@ -445,7 +446,9 @@ impl Downstream<'_> {
         match tag {
             b"DEALLOCATE" => return self.forget_deallocated(),
             b"DEALLOCATE ALL" | b"DISCARD ALL" => self.forget_statements(),
-            b"PREPARE" | b"LISTEN" | b"LOAD" => self.server.bonds.on_tag(tag),
+            b"PREPARE" | b"LISTEN" | b"LOAD" if !self.server.pipeline.front_is_own_query() => {
+                self.server.bonds.on_tag(tag);
+            }
             b"RESET" | b"SET" => {}
             _ => return,
         }

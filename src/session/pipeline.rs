@@ -285,6 +285,16 @@ impl Pipeline {
             .filter(|e| matches!(e, Expected::InjectedDiscard | Expected::InjectedPrepare))
     }
 
+    /// Something of the client's is being carried out.
+    pub fn executes(&self) -> bool {
+        self.queue.iter().any(|e| matches!(e, Expected::Query | Expected::Execute | Expected::FunctionCall))
+    }
+
+    /// Numbers of sequences are to be forgotten, or statements, and it is not known yet that they are.
+    pub fn owes_discard(&self) -> bool {
+        self.queue.iter().any(|e| matches!(e, Expected::InjectedDiscard | Expected::InjectedExecute))
+    }
+
     /// The next reply tells what a client has left in the session.
     pub fn front_is_question(&self) -> bool {
         self.queue.front() == Some(&Expected::Question)

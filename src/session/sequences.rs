@@ -64,8 +64,12 @@ pub struct Sequences {
     habit: Habit,
     /// It has changed, and nobody has been told.
     news: bool,
+    /// It has changed with the question that is being answered.
+    fresh: bool,
     /// Another server, or the numbers of others, were in the way.
     lost: bool,
+    /// How often it has met a server: numbers that it has drawn on an earlier one are not its last ones.
+    turn: u64,
 }
 
 impl Sequences {
@@ -79,6 +83,11 @@ impl Sequences {
         std::mem::take(&mut self.news).then_some(self.habit)
     }
 
+    /// It asks for numbers.
+    pub(super) fn asks(&self) -> bool {
+        self.habit != Habit::Never
+    }
+
     /// It asks for numbers of earlier transactions.
     pub(super) fn asks_later(&self) -> bool {
         self.habit == Habit::Later
@@ -86,7 +95,13 @@ impl Sequences {
 
     fn learn(&mut self, habit: Habit) {
         self.news |= habit > self.habit;
+        self.fresh |= habit > self.habit;
         self.habit = self.habit.max(habit);
+    }
+
+    /// Its question has been answered.
+    pub(super) fn on_ready(&mut self) {
+        self.fresh = false;
     }
 }
 
@@ -96,6 +111,18 @@ impl ServerSession {
         self.asking != Asking::Never && self.in_hot_standby != Some(true)
     }
 
+    /// The client's own last numbers, and nothing else.
+    fn has_numbers_of(&self, client: &ClientSession) -> bool {
+        self.sequences_of == client.id && self.sequences_turn == client.sequences.turn
+    }
+
+    /// From here on it draws numbers for this client. `clean`: and has no others.
+    fn draws_for(&mut self, client: &mut ClientSession, clean: bool) {
+        client.sequences.turn += 1;
+        self.sequences_turn = client.sequences.turn;
+        self.sequences_of = if clean { client.id } else { SOMEBODY };
+    }
+
     /// The server has numbers that its client asks for later.
     fn keep_numbers(&mut self) {
         self.bonds.sequences |= self.minds_sequences();
@@ -103,14 +130,19 @@ impl ServerSession {
 
     /// A client's transaction begins here. Returns what has to go in front.
     pub(super) fn meet_sequences(&mut self, client: &mut ClientSession) -> Option<&'static str> {
-        let minds = self.minds_sequences();
-        self.bonds.sequences |= minds && client.sequences.habit == Habit::Always;
-        if self.sequences_of == client.id {
+        if self.in_hot_standby == Some(true) {
             return None;
         }
-        let forget = minds && client.sequences.habit != Habit::Never && self.sequences_of != NOBODY;
-        client.sequences.lost |= client.sequences.habit != Habit::Never;
-        self.sequences_of = if forget || self.sequences_of == NOBODY { client.id } else { SOMEBODY };
+        let habit = client.sequences.habit;
+        // Who keeps the server must not find numbers of others there, whoever asks when.
+        let keeps = self.asking == Asking::Never;
+        self.bonds.sequences |= !keeps && habit == Habit::Always;
+        if self.has_numbers_of(client) {
+            return None;
+        }
+        let forget = (keeps || habit != Habit::Never) && self.sequences_of != NOBODY;
+        client.sequences.lost |= habit != Habit::Never;
+        self.draws_for(client, forget || self.sequences_of == NOBODY);
         forget.then_some(DISCARD)
     }
 }
@@ -138,15 +170,16 @@ impl Upstream<'_> {
         if asks == Asks::Nothing || !self.server.minds_sequences() {
             return;
         }
-        let later = asks == Asks::First && self.server.status == TransactionStatus::Idle;
+        let alone = self.server.status == TransactionStatus::Idle && !self.server.pipeline.executes();
+        let later = asks == Asks::First && alone;
         self.client.sequences.learn(if later { Habit::Later } else { Habit::Amid });
         // It refuses the question as well.
-        let refuses = self.server.status == TransactionStatus::Failed;
-        if refuses || matches!(self.server.sequences_of, owner if owner == self.client.id) {
+        let refuses = self.server.status == TransactionStatus::Failed && self.server.pipeline.is_empty();
+        if refuses || self.server.has_numbers_of(self.client) {
             return;
         }
         self.client.sequences.lost = true;
-        self.server.sequences_of = self.client.id;
+        self.server.draws_for(self.client, true);
         let pipeline = &mut self.server.pipeline;
         if query && pipeline.is_closed() {
             pipeline.push(Expected::InjectedDiscard);
@@ -182,6 +215,19 @@ impl Upstream<'_> {
 }
 
 impl Downstream<'_> {
+    /// DISCARD ALL or DISCARD SEQUENCES has been carried out. What has been drawn since is this client's; of one that is gone,
+    /// nobody can tell.
+    pub(super) fn numbers_are_gone(&mut self, tag: &[u8]) {
+        let own = self.server.pipeline.front_is_own_query();
+        self.server.sequences_of = match self.client.id {
+            NOBODY if own && tag == b"DISCARD ALL" => NOBODY,
+            NOBODY => SOMEBODY,
+            client => client,
+        };
+        self.server.sequences_turn = self.client.sequences.turn;
+        self.server.bonds.sequences &= self.server.pipeline.front_is_injected();
+    }
+
     /// A statement of the client has ended: it may have drawn numbers that are asked for later.
     pub(super) fn note_drawn(&mut self, tag: &[u8]) {
         const DRAWS: [&[u8]; 6] = [b"INSERT", b"UPDATE", b"MERGE", b"COPY", b"CALL", b"DO"];
@@ -199,7 +245,7 @@ impl Downstream<'_> {
         if !about || error_field(error, b'H').is_some() {
             return None;
         }
-        let known = self.client.sequences.habit >= Habit::Later && !self.client.sequences.news;
+        let known = self.client.sequences.habit >= Habit::Later && !self.client.sequences.fresh;
         self.client.sequences.learn(if known { Habit::Always } else { Habit::Later });
         let hint = "The number was drawn on another server connection of pooler, or the client was not known to ask for it. \
             From now on clients with this application_name keep their server: run it again. \

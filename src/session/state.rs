@@ -81,10 +81,14 @@ pub struct ServerSession {
     pub unnamed_of: u64,
     /// What statements may leave whose names pass as they are, if there are such.
     pub(super) untracked: Option<Box<sql::traces::Traces>>,
+    /// What has been prepared by SQL binds it, whatever else there is.
+    pub(super) prepared_stays: bool,
     /// What has been prepared by SQL, as it has said last.
     pub prepared: Texts,
     /// The only client that may have drawn numbers of sequences which the server remembers, [`NOBODY`], or [`SOMEBODY`]: several.
     pub sequences_of: u64,
+    /// The turn of that client which they are of.
+    pub(super) sequences_turn: u64,
     /// Bytes of a message body that still have to pass to the client.
     pub passing: usize,
     /// Bytes of a message body that must not pass.
@@ -202,7 +206,9 @@ impl ServerSession {
             status: TransactionStatus::Idle,
             unnamed_of: NOBODY,
             sequences_of: NOBODY,
+            sequences_turn: 0,
             untracked: None,
+            prepared_stays: false,
             prepared: None,
             passing: 0,
             swallowing: 0,

@@ -103,11 +103,6 @@ impl Traces {
         self.suspected.objects || self.cut || self.asked.is_some()
     }
 
-    /// The server has been asked and has not answered.
-    pub fn await_answer(&self) -> bool {
-        self.asked.is_some()
-    }
-
     /// What was found, since this was asked last, although no text had told of it.
     pub fn take_surprise(&mut self) -> Option<String> {
         self.surprise.take()
@@ -176,6 +171,7 @@ impl Bonds {
         if answer.unclear || answer.about.unclear {
             self.stays = Some(Bond::Setting);
         }
+        self.lasts |= answer.about.lasts;
         if answer.about.objects {
             self.objects = answer.objects;
             self.listens = answer.listens;
@@ -250,7 +246,9 @@ impl Downstream<'_> {
                 let reported = label.iter().filter(|(name, _)| server.reported.get(name).is_some());
                 let mut params = Params::from_pairs(reported);
                 for (name, value) in &answer.settings {
-                    if server.reported.get(name).is_none() {
+                    // What was reset is empty, and means nothing to who has never had it.
+                    let unset = value.is_empty() && name.contains('.') && label.get(name).is_none();
+                    if !unset && server.reported.get(name).is_none() {
                         params.set(name, value);
                     }
                 }

@@ -39,7 +39,7 @@ pub enum Extent {
 /// Goes through one request at the start of `input`, message by message.
 pub fn parts<'a>(input: &'a [u8], client: &'a ClientSession, mut visit: impl FnMut(Part<'a>)) -> Extent {
     let mut pos = 0;
-    let mut unnamed = false;
+    let (mut unnamed, mut named) = (false, false);
     loop {
         let rest = input.get(pos..).unwrap_or_default();
         let Some(header) = Header::peek(rest).filter(|header| header.len >= 4) else { return Extent::Cut };
@@ -57,16 +57,17 @@ pub fn parts<'a>(input: &'a [u8], client: &'a ClientSession, mut visit: impl FnM
             fe::PARSE => {
                 let (name, text) = split_cstr(body).unwrap_or((b"", body));
                 unnamed |= name.is_empty();
+                named |= !name.is_empty();
                 visit(Part::Text(text_of(text)));
             }
             fe::BIND => {
                 let name = split_cstr(body).and_then(|(_, behind)| split_cstr(behind)).map(|(name, _)| name);
-                about(name, client, unnamed, &mut visit);
+                about(name, client, (unnamed, named), &mut visit);
             }
             fe::DESCRIBE => {
                 let name = body.strip_prefix(b"S").and_then(split_cstr).map(|(name, _)| name);
                 if name.is_some() {
-                    about(name, client, unnamed, &mut visit);
+                    about(name, client, (unnamed, named), &mut visit);
                 }
             }
             fe::EXECUTE | fe::CLOSE | fe::SYNC => {}
@@ -122,16 +123,22 @@ pub fn names_statements(request: &[u8]) -> bool {
     false
 }
 
-/// The statement that Bind or Describe names. One that is parsed in the same request has been visited then.
-fn about<'a>(name: Option<&[u8]>, client: &'a ClientSession, parsed: bool, visit: &mut impl FnMut(Part<'a>)) {
+/// The statement that Bind or Describe names. One that is parsed in the same request (unnamed, or with a name) has been
+/// visited then. Others that are not known may be the client's where names pass as they are.
+fn about<'a>(
+    name: Option<&[u8]>,
+    client: &'a ClientSession,
+    parsed: (bool, bool),
+    visit: &mut impl FnMut(Part<'a>),
+) {
     match name {
-        Some([]) if parsed || client.unnamed.is_empty() => {}
+        Some([]) if parsed.0 || client.unnamed.is_empty() => {}
         Some([]) => visit(Part::Text(text_of(&client.unnamed))),
-        Some(name) => {
-            if let Some(statement) = client.statements.as_ref().and_then(|known| known.get(name)) {
-                visit(Part::Prepared(statement));
-            }
-        }
+        Some(name) => match client.statements.as_ref().and_then(|known| known.get(name)) {
+            Some(statement) => visit(Part::Prepared(statement)),
+            None if parsed.1 => {}
+            None => visit(Part::Unknown),
+        },
         None => visit(Part::Unknown),
     }
 }
@@ -191,7 +198,8 @@ mod tests {
             (vec![&parse, &bind, &execute, &sync, &query], vec!["SELECT 2"], Some(4)),
             (vec![&bind, &execute, &sync], vec!["SELECT unnamed"], Some(3)),
             (vec![&named, &execute, &sync], vec!["prepared SELECT known"], Some(3)),
-            (vec![&strange, &execute, &sync], vec![], Some(3)),
+            (vec![&strange, &execute, &sync], vec!["?"], Some(3)),
+            (vec![&message(b'P', b"x\0SELECT 3\0\0\0"), &strange, &sync], vec!["SELECT 3"], Some(3)),
             (vec![&parse, &query], vec!["SELECT 2", "SELECT 1"], Some(2)),
             (vec![&parse, &bind, &execute], vec!["SELECT 2"], None),
             (vec![&message(b'F', b"\0\0\0\0")], vec!["?"], Some(1)),

@@ -31,6 +31,9 @@ pub const STREAM_OVER: usize = 16 << 10;
 /// message.
 const MAX_STAGED: usize = 1 << 20;
 
+/// FirstNormalObjectId (access/transam.h): from here on functions are made by users.
+const FIRST_OF_USERS: u32 = 16384;
+
 /// Makes a server say that pooler does not answer this: text and number of types, as in Parse. Not by an error of syntax, so
 /// that it comes where the answer would have come.
 const REFUSAL: &[u8] = b"DO $pooler$ BEGIN RAISE EXCEPTION \
@@ -176,7 +179,9 @@ impl Upstream<'_> {
     ///
     /// Or a RESET has not been answered, which must have brought back the client's startup values first.
     fn depends_on_replies(&self, tag: u8, message: &[u8]) -> bool {
-        if self.server.resets.are_expected() && self.server.pipeline.is_closed() {
+        let pipeline = &self.server.pipeline;
+        let asks = self.client.sequences.asks() && pipeline.owes_discard();
+        if pipeline.is_closed() && (self.server.resets.are_expected() || asks) {
             return true;
         }
         let body = message.get(HEADER..).unwrap_or_default();
@@ -266,9 +271,15 @@ impl Upstream<'_> {
         if self.server.pipeline.skipping() {
             return false;
         }
-        let called = Traces::of_function(body.first_chunk().copied().map_or(0, u32::from_be_bytes));
+        let oid = body.first_chunk().copied().map_or(0, u32::from_be_bytes);
+        let called = Traces::of_function(oid);
         self.ask_for_sequences(called.asks, true, out);
         self.server.traces.expect(&called);
+        if let Some(hidden) = self.hidden.filter(|_| oid >= FIRST_OF_USERS)
+            && let Some(traces) = hidden.catalog.hidden_anywhere()
+        {
+            self.expect_left(&traces, true, out);
+        }
         self.note(Expected::FunctionCall)
     }
 
@@ -285,8 +296,8 @@ impl Upstream<'_> {
         self.counts.queries += 1;
         if body.last() != Some(&0) {
             self.server.traces.expect_anything();
-            if self.hidden.is_some() {
-                self.server.traces.expect(&Traces::everything());
+            if let Some(hidden) = self.hidden.and_then(|hidden| hidden.catalog.hidden_anywhere()) {
+                self.expect_left(&hidden, true, out);
             }
         }
         if let Some(refusal) = self.refused(body) {
@@ -322,7 +333,12 @@ impl Upstream<'_> {
     /// Notes what functions leave that a text calls. `query`: it comes in a Query.
     fn expect_hidden(&mut self, text: &[u8], query: bool, out: &mut Outgoing<'_>) {
         let Some(hidden) = self.hidden else { return };
-        if let Some(traces) = hidden.catalog.hidden_in(text_of(text)) {
+        let mut traces = hidden.catalog.hidden_in(text_of(text));
+        if self.server.altered && traces.is_none() {
+            // By what the transaction has made itself.
+            traces = Some(Box::new(Traces::everything()));
+        }
+        if let Some(traces) = traces {
             self.expect_left(&traces, query, out);
         }
     }
@@ -412,10 +428,13 @@ impl Upstream<'_> {
         let mut traces = effect_of(text).and_then(|effect| effect.traces).unwrap_or_default();
         if let Some(hidden) = self.hidden.and_then(|hidden| hidden.catalog.hidden_in(text_of(text))) {
             traces.add(&hidden);
+            traces.asks = traces.asks.max(hidden.asks);
         }
         traces.objects = true;
         self.server.traces.expect(&traces);
-        self.server.untracked.get_or_insert_default().add(&traces);
+        let untracked = self.server.untracked.get_or_insert_default();
+        untracked.add(&traces);
+        untracked.asks = untracked.asks.max(traces.asks);
     }
 
     fn parse_unnamed(&mut self, tail: &[u8], out: &mut Outgoing<'_>) -> bool {
@@ -459,8 +478,12 @@ impl Upstream<'_> {
         }
         let Some((portal, behind)) = split_cstr(body) else { return self.note(Expected::Bind) };
         let Some((name, values)) = split_cstr(behind) else { return self.note(Expected::Bind) };
-        if let Some(untracked) = self.server.untracked.as_ref().filter(|_| !name.is_empty()) {
-            self.server.traces.expect(untracked);
+        if !name.is_empty()
+            && let Some(untracked) = self.server.untracked.take()
+        {
+            self.server.traces.expect(&untracked);
+            self.ask_for_sequences(untracked.asks, false, out);
+            self.server.untracked = Some(untracked);
         }
         self.note_bound(name);
         self.expect_hidden_of(name, out);

@@ -28,6 +28,9 @@ pub(super) fn of_statements(text: &[u8]) -> Traces {
 /// What the DO blocks of a text may leave: all its strings are bodies, as far as can be told here.
 pub(super) fn of_blocks(text: &[u8]) -> Traces {
     let mut traces = Traces::everything();
+    // Other languages have variables of their own (GD, %_SHARED).
+    let is_known = |word: &[u8]| word.eq_ignore_ascii_case(b"plpgsql") || word.eq_ignore_ascii_case(b"sql");
+    traces.lasts = languages(text).any(|language| !is_known(language));
     for string in strings(text) {
         let part = of_procedural(string);
         traces.add(&part);
@@ -37,6 +40,16 @@ pub(super) fn of_blocks(text: &[u8]) -> Traces {
         }
     }
     traces
+}
+
+/// What stands behind LANGUAGE.
+fn languages(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut behind = false;
+    Lexer::new(text, true).map_while(Result::ok).filter_map(move |token| {
+        let word = text.get(token.range()).unwrap_or_default();
+        let is_name = std::mem::replace(&mut behind, word.eq_ignore_ascii_case(b"language"));
+        is_name.then(|| inside(word).unwrap_or(word))
+    })
 }
 
 /// It runs statements that it has put together.
@@ -101,7 +114,7 @@ mod tests {
             ("BEGIN EXECUTE statement; END", anything(&[], false)),
             ("BEGIN PERFORM pg_advisory_lock(1); END", Traces { locks: true, ..Traces::default() }),
             ("BEGIN RETURN lastval(); END", Traces { asks: Asks::First, ..Traces::default() }),
-            ("BEGIN PERFORM setseed(1); END", Traces { unclear: true, ..Traces::default() }),
+            ("BEGIN PERFORM setseed(1); END", Traces { lasts: true, ..Traces::default() }),
             ("BEGIN \u{1}", Traces { unclear: true, ..Traces::everything() }),
         ] {
             assert_eq!(of_procedural(body.as_bytes()), expected, "{body}");
@@ -120,6 +133,12 @@ mod tests {
             assert!(of_procedural(body.as_bytes()).is_nothing(), "{body}");
         }
         assert!(of_statements(b"SELECT 1; UPDATE t SET x = 1").is_nothing());
+    }
+
+    #[test]
+    fn other_languages_last() {
+        assert!(of_blocks(b"DO LANGUAGE plpython3u $$ GD['x'] = 1 $$").lasts);
+        assert!(!of_blocks(b"DO $$ BEGIN END $$ LANGUAGE 'plpgsql'").lasts);
     }
 
     #[test]

@@ -21,6 +21,8 @@ mod writes;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use super::{
     Dialect, Kind, Names, classify,
     lexer::{Lexer, TokenKind},
@@ -29,7 +31,7 @@ use super::{
 };
 use names::{
     ANY, ASKS, ATTRIBUTE, FUNCTION, FUNCTION_BAD, FUNCTION_READS, FUNCTION_SESSION, FUNCTION_WRITES, HIDES,
-    HIDES_MORE, OPERATOR, OPERATOR_BAD, OWN, RELATION, RELATION_SESSION, TAINT_WRITES, TAINTED,
+    HIDES_MORE, LASTS, OPERATOR, OPERATOR_BAD, OWN, RELATION, RELATION_SESSION, TAINT_WRITES, TAINTED,
 };
 pub use queries::{load_text, signature_text};
 pub use rows::Results;
@@ -65,6 +67,8 @@ pub struct Catalog {
     hides: bool,
     /// Settings with a dot in their names that are set so.
     hidden_settings: Box<[Box<str>]>,
+    /// The one before, where nothing is known any more.
+    last: Option<Arc<Catalog>>,
     /// What is called without being mentioned and is not safe: with it nothing is known.
     poison: Option<Box<str>>,
 }
@@ -190,27 +194,43 @@ impl Catalog {
     /// What functions, triggers and the like leave in the session of whoever sends this text, beyond what its words tell
     /// (`sql::traces`). While nothing is known that may be anything.
     pub fn hidden_in(&self, text: &[u8]) -> Option<Box<Traces>> {
-        let known = self.generation != 0;
-        if known && !self.hides {
-            return None;
+        let Some(known) = self.known() else { return Some(Box::new(Traces::everything())) };
+        if known.hides {
+            let unknown = if self.generation == 0 { HIDES } else { 0 };
+            return known.traces_of(unknown | known.flags_in(text));
         }
-        let mut flags = HIDES;
-        if known {
-            flags = self.flags_in(text, true);
-            flags |= if text.contains(&b'\\') { self.flags_in(text, false) } else { 0 };
-        }
-        let asks = if flags & ASKS == 0 { Asks::Nothing } else { Asks::Amid };
-        if flags & (HIDES | HIDES_MORE) == 0 {
-            return (asks != Asks::Nothing).then(|| Box::new(Traces { asks, ..Traces::default() }));
-        }
-        let names = self.hidden_settings.to_vec();
-        Some(Box::new(Traces { names, unclear: flags & HIDES_MORE != 0, asks, ..Traces::everything() }))
+        (self.generation == 0).then(|| Box::new(Traces::everything()))
     }
 
-    /// What is known once this snapshot is not to be trusted any more: nothing, but for the names of settings that were
-    /// seen.
-    pub fn outdated(&self) -> Self {
-        Self { hidden_settings: self.hidden_settings.clone(), ..Self::default() }
+    /// What a text may leave that has not been seen to its end, or a function that is called by its number.
+    pub fn hidden_anywhere(&self) -> Option<Box<Traces>> {
+        let Some(known) = self.known() else { return Some(Box::new(Traces::everything())) };
+        known.traces_of(known.names.with_all(HIDES | HIDES_MORE | ASKS | LASTS) | HIDES)
+    }
+
+    /// The last snapshot: what it says of names is better than nothing.
+    fn known(&self) -> Option<&Self> {
+        if self.generation == 0 { self.last.as_deref() } else { Some(self) }
+    }
+
+    fn traces_of(&self, flags: u16) -> Option<Box<Traces>> {
+        let asks = if flags & ASKS == 0 { Asks::Nothing } else { Asks::Amid };
+        let hides = flags & (HIDES | HIDES_MORE | LASTS) != 0;
+        let names = if hides { self.hidden_settings.to_vec() } else { Vec::new() };
+        let (unclear, lasts) = (flags & HIDES_MORE != 0, flags & LASTS != 0);
+        let left = if hides { Traces::everything() } else { Traces::default() };
+        let traces = Traces { names, unclear, lasts, asks, ..left };
+        (!traces.is_nothing()).then(|| Box::new(traces))
+    }
+
+    /// What is known once this snapshot is not to be trusted any more.
+    pub fn outdated(last: &Arc<Self>) -> Self {
+        Self { last: Some(Arc::clone(last)), ..Self::default() }
+    }
+
+    /// Whether this is what `last` has become.
+    pub fn is_outdated(&self, last: &Arc<Self>) -> bool {
+        self.generation == 0 && self.last.as_ref().is_some_and(|known| Arc::ptr_eq(known, last))
     }
 
     /// Whether there is anything that [`Self::hidden_in`] could find.
@@ -219,29 +239,41 @@ impl Catalog {
     }
 
     /// Of all names that a text mentions; words of strings too: they may be run (DO).
-    fn flags_in(&self, text: &[u8], standard_strings: bool) -> u16 {
+    fn flags_in(&self, text: &[u8]) -> u16 {
+        let any = HIDES | ASKS;
         let mut flags = 0;
-        for token in Lexer::new(text, standard_strings) {
-            let Ok(token) = token else { return HIDES | HIDES_MORE };
+        for token in Lexer::new(text, true) {
+            // Or a name in escapes.
+            let Ok(token) = token else { return flags | any };
             let raw = text.get(token.range()).unwrap_or_default();
             match token.kind {
                 TokenKind::Word | TokenKind::Quoted => {
                     let mut buffer = [0; LONGEST];
-                    flags |=
-                        super::names::fold(text, token, &mut buffer).map_or(0, |name| self.names.flags(name));
+                    let name = super::names::fold(text, token, &mut buffer);
+                    flags |= name.map_or(any, |name| self.names.flags(name));
                     // What was prepared may be anything.
                     flags |= if raw.eq_ignore_ascii_case(b"execute") { HIDES } else { 0 };
                 }
-                TokenKind::Text if raw.first() == Some(&b'$') => {
-                    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-                    let words = raw.split(|byte| !is_word(byte));
-                    flags |=
-                        words.fold(0, |flags, word| flags | self.names.flags(&word.to_ascii_lowercase()));
-                }
+                TokenKind::Text | TokenKind::Escaped => flags |= self.flags_of_words(raw),
                 _ => {}
             }
         }
-        flags & (HIDES | HIDES_MORE | ASKS)
+        flags & (HIDES | HIDES_MORE | ASKS | LASTS)
+    }
+
+    /// Of the words of a string, as they stand there and in lower case.
+    fn flags_of_words(&self, string: &[u8]) -> u16 {
+        let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | 0x80..);
+        let words = string.split(|byte| !is_word(byte)).filter(|word| !word.is_empty());
+        let mut flags = 0;
+        for word in words {
+            let mut buffer = [0; LONGEST];
+            let Some(lower) = buffer.get_mut(..word.len()) else { continue };
+            lower.copy_from_slice(word);
+            lower.make_ascii_lowercase();
+            flags |= self.names.flags(word) | self.names.flags(lower);
+        }
+        flags
     }
 
     /// Bytes that it takes.

@@ -46,9 +46,10 @@ pub struct Traces {
     pub locks: bool,
     /// Settings with a dot in their name that may have been set: the server lists them nowhere.
     pub names: Vec<Box<str>>,
-    /// What nobody can ask for: a setting whose name the text does not tell, the seed of random numbers, connections of
-    /// dblink.
+    /// A setting whose name the text does not tell: nobody can ask for it.
     pub unclear: bool,
+    /// What nobody can ask for, nor clear: the seed of random numbers, connections of dblink, replication origins.
+    pub lasts: bool,
     /// Not left, but read: what the session's last sequence numbers are.
     pub asks: Asks,
 }
@@ -56,7 +57,7 @@ pub struct Traces {
 impl Traces {
     /// Nothing is left.
     pub fn are_none(&self) -> bool {
-        !(self.settings || self.objects || self.locks || self.unclear)
+        !(self.settings || self.objects || self.locks || self.unclear || self.lasts)
     }
 
     /// Nothing is left, and nothing asked for.
@@ -70,6 +71,7 @@ impl Traces {
         self.objects |= other.objects;
         self.locks |= other.locks;
         self.unclear |= other.unclear;
+        self.lasts |= other.lasts;
         other.names.iter().for_each(|name| self.name(name));
     }
 
@@ -95,7 +97,7 @@ impl Traces {
             return Self::default();
         }
         let asks = if matches!(oid, CURRVAL | LASTVAL) { Asks::First } else { Asks::Nothing };
-        Self { unclear: matches!(oid, SET_CONFIG | SETSEED), asks, ..Self::everything() }
+        Self { unclear: oid == SET_CONFIG, lasts: oid == SETSEED, asks, ..Self::everything() }
     }
 
     /// All that can be asked for.
@@ -231,7 +233,7 @@ pub(super) fn read(text: &[u8], standard_strings: bool, form: Form) -> Traces {
     let mut traces = Traces::default();
     let mut lexer = Lexer::new(text, standard_strings);
     let (mut starts, mut first, mut before): (_, _, &[u8]) = (true, true, b"");
-    let mut has_block = false;
+    let (mut has_block, mut creates) = (false, false);
     while let Some(token) = lexer.next() {
         let Ok(token) = token else {
             // Whatever it is.
@@ -244,7 +246,9 @@ pub(super) fn read(text: &[u8], standard_strings: bool, form: Form) -> Traces {
         let raw = text.get(token.range()).unwrap_or_default();
         if starts {
             traces.begin(raw, &lexer, form);
-            has_block |= form == Form::Statements && raw.eq_ignore_ascii_case(b"do");
+            let is = |word: &[u8]| raw.eq_ignore_ascii_case(word);
+            has_block |= form == Form::Statements && is(b"do");
+            creates |= form == Form::Statements && is(b"create");
         }
         traces.word(token, before, &lexer);
         let asks = traces.asks.max(if first { Asks::First } else { Asks::Amid });
@@ -254,6 +258,11 @@ pub(super) fn read(text: &[u8], standard_strings: bool, form: Form) -> Traces {
         first &= !ends;
         before = raw;
     }
+    if creates && makes_code(text) {
+        // They may be called before it is known what they do.
+        let names = bodies::of_blocks(text).names;
+        traces.add(&Traces { names, ..Traces::everything() });
+    }
     if has_block {
         // Once for all of them: a text may consist of nothing else.
         let blocks = bodies::of_blocks(text);
@@ -261,6 +270,12 @@ pub(super) fn read(text: &[u8], standard_strings: bool, form: Form) -> Traces {
         traces.asks = traces.asks.max(blocks.asks);
     }
     traces
+}
+
+/// It is about a function or a procedure.
+fn makes_code(text: &[u8]) -> bool {
+    let finds = |word: &[u8]| text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+    finds(b"function") || finds(b"procedure")
 }
 
 /// A statement may follow this word of PL/pgSQL.
@@ -331,7 +346,7 @@ impl Traces {
         let locks = name.starts_with(b"pg_advisory_") || name.starts_with(b"pg_try_advisory_");
         // Those of a transaction end with it.
         self.locks |= locks && memchr::memmem::find(name, b"xact").is_none();
-        self.unclear |= (name == b"setseed" || name.starts_with(b"dblink")) && is_called(lexer);
+        self.lasts |= (name == b"setseed" || name.starts_with(b"dblink")) && is_called(lexer);
         if name == b"set_config" {
             self.set_config(lexer);
         }
@@ -340,7 +355,7 @@ impl Traces {
         if runs && is_called(lexer) {
             self.add(&Self { unclear: true, ..Self::everything() });
         }
-        self.unclear |= name.starts_with(b"pg_replication_origin_session_");
+        self.lasts |= name.starts_with(b"pg_replication_origin_session_");
     }
 
     /// Behind `set_config`.
@@ -376,6 +391,10 @@ mod tests {
 
     fn settings() -> Traces {
         names(&[])
+    }
+
+    fn lasts() -> Traces {
+        Traces { lasts: true, ..Traces::default() }
     }
 
     fn asks(asks: Asks) -> Traces {
@@ -426,10 +445,7 @@ mod tests {
                 Traces { unclear: true, ..Traces::everything() },
             ),
             ("SELECT * FROM ts_stat('SELECT v')", Traces { unclear: true, ..Traces::everything() }),
-            (
-                "SELECT pg_replication_origin_session_setup('x')",
-                Traces { unclear: true, ..Traces::default() },
-            ),
+            ("SELECT pg_replication_origin_session_setup('x')", lasts()),
             ("SELECT currval('s')", asks(Asks::First)),
             ("SELECT pg_catalog.\"lastval\" ()", asks(Asks::First)),
             ("INSERT INTO t DEFAULT VALUES; SELECT LASTVAL()", asks(Asks::Amid)),
@@ -441,8 +457,8 @@ mod tests {
             ("SELECT 1; LISTEN a", objects()),
             ("SELECT pg_try_advisory_lock(1)", locks()),
             ("select \"pg_advisory_unlock_all\"()", locks()),
-            ("SELECT setseed(0.5)", Traces { unclear: true, ..Traces::default() }),
-            ("SELECT dblink_connect('x')", Traces { unclear: true, ..Traces::default() }),
+            ("SELECT setseed(0.5)", lasts()),
+            ("SELECT dblink_connect('x')", lasts()),
             ("SELECT '\\'; SET a.b = 1; --'", names(&["a.b"])),
             ("SELECT temp FROM t; é\u{1}", Traces::everything()),
             ("SELECT set_config(a, b, c); \u{1}", Traces { unclear: true, ..Traces::everything() }),

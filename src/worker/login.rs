@@ -170,6 +170,9 @@ impl Worker {
         let (database, user) = (&shard.pool.key.database, &shard.pool.key.user);
         tracing::info!(database, user, application = %Printable(application), "clients ask for currval() or lastval(): {}", habit.told());
         shard.pool.database.habits.learn(user, application, habit);
+        // Many tell their names only once they are logged in.
+        let at_login = client.session.startup.get("application_name").unwrap_or_default();
+        shard.pool.database.habits.learn(user, at_login, habit);
     }
 
     /// A server for a client that is logging in.

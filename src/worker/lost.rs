@@ -15,6 +15,7 @@ use crate::{
         TransactionStatus, backend as be,
         encode::{self, Severity},
     },
+    session::{bonds::Bond, traces::Asking},
 };
 
 /// More batches than this are not answered one by one.
@@ -39,7 +40,9 @@ impl Worker {
         // What the client has left in its session cannot be asked any more: it must not go on without.
         let countable = !server.session.pipeline.is_uncertain()
             && server.session.injected_failed.is_none()
-            && !server.session.traces.await_answer();
+            && (server.session.asking == Asking::Never || !server.session.traces.are_suspected())
+            // Something is gone with the server that the client counts on.
+            && matches!(server.session.bonds.reason(), None | Some(Bond::Currval));
         // What it listens to depends on how its transaction has ended.
         let listens = client.session.channels.as_ref().is_some_and(|channels| channels.are_pending());
         if server.pool.seat.is_none() || listens || !linked || amid_message || !countable {

@@ -225,7 +225,9 @@ impl Process {
         }
         let catalog = pool.seat.as_ref().map_or(&pool.database.catalog, |seat| &seat.cluster.catalog);
         // Servers are asked behind every transaction then.
-        let _ = tokio::time::timeout(FUNCTIONS_WITHIN, catalog.was_looked_at()).await;
+        if tokio::time::timeout(FUNCTIONS_WITHIN, catalog.was_looked_at()).await.is_err() {
+            catalog.set_tried();
+        }
     }
 
     /// Puts the configuration in force for pools and workers. Returns the databases that are gone.

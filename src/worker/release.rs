@@ -242,6 +242,9 @@ impl Worker {
             return self.close_server(slot, "server lifetime over");
         }
         let settings = &self.config.settings;
+        if server.session.bonds.last() {
+            return self.close_server(slot, "its client has left what nobody can clear");
+        }
         let pinned = server.session.bonds.cut();
         // What nobody has asked for before the client left.
         if pinned || server.session.traces.are_suspected() {

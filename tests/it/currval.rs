@@ -18,14 +18,17 @@ fn used(more: &str) -> (Database, Pooler) {
     let database = Database::new();
     database.sql("CREATE TABLE items (id serial)");
     database.sql("GRANT ALL ON items, items_id_seq TO app");
-    let setting = format!("default_pool_size = 20\nserver_round_robin = true\nworkers = 1\n{more}");
+    let size = if more.contains("default_pool_size") { "" } else { "default_pool_size = 20\n" };
+    let setting = format!("{size}server_round_robin = true\nworkers = 1\n{more}");
     let pooler = Setup::new(&database).setting(&setting).start();
-    let mut clients: Vec<Raw> = (0..3).map(|_| pooler.connect()).collect();
+    // One server of the pool has one client at a time.
+    let count = if size.is_empty() { 1 } else { 3 };
+    let mut clients: Vec<Raw> = (0..count).map(|_| pooler.connect()).collect();
     for sql in ["BEGIN", DRAW, "COMMIT"] {
         clients.iter_mut().for_each(|client| drop(client.sql(sql)));
     }
     drop(clients);
-    pooler.wait_for_pool("sv_idle", 3);
+    pooler.wait_for_pool("sv_idle", count);
     (database, pooler)
 }
 
@@ -177,6 +180,56 @@ fn failed_transactions_answer_as_ever() {
         assert_eq!(errors, ["22012", "25P02"]);
         assert_unknown(&answer(&mut client, &protocol(LAST)));
     }
+}
+
+/// What was to make the server forget is skipped with the batch that fails: the next one, sent at the same time, is told
+/// nothing either.
+#[test]
+fn pipelines_that_fail_tell_no_numbers_of_others() {
+    let (_database, pooler) = used("");
+    for protocol in [query, extended] {
+        let mut client = pooler.connect();
+        let failing = [parse("", "SELECT 1/0"), bind("", &[]), execute()].concat();
+        let asks = [parse("", LAST), bind("", &[]), execute(), sync()].concat();
+        client.send_all(&[
+            query("BEGIN"),
+            query("SELECT 1/0"),
+            protocol(LAST),
+            query("ROLLBACK"),
+            protocol(LAST),
+            failing,
+            asks.clone(),
+            asks,
+        ]);
+        let frames = client.ready(7);
+        let errors: Vec<String> = frames.iter().filter(|f| f.tag == b'E').map(|f| f.field(b'C')).collect();
+        assert_eq!(errors, ["22012", "25P02", "55000", "22012", "55000"]);
+    }
+}
+
+/// A client that leaves while its server is being made to forget leaves its own numbers behind.
+#[test]
+fn numbers_of_a_client_that_is_gone_are_nobodys() {
+    let (_database, pooler) = used("default_pool_size = 1\ncurrval = \"transaction\"");
+    for _ in 0..5 {
+        let mut gone = pooler.connect();
+        gone.send(&query(DRAW));
+        drop(gone);
+        pooler.wait_for_pool("sv_active", 0);
+        let mut client = pooler.connect();
+        assert_unknown(&answer(&mut client, &query(LAST)));
+    }
+}
+
+/// The last number is not the last one on this server.
+#[test]
+fn numbers_of_an_earlier_server_are_not_the_last_ones() {
+    let (_database, pooler) = used("");
+    let mut client = pooler.connect();
+    for _ in 0..4 {
+        client.sql(DRAW);
+    }
+    assert_unknown(&answer(&mut client, &query(LAST)));
 }
 
 /// Many clients that draw and ask in all ways: each knows what it would be told by a server of its own.

@@ -363,6 +363,22 @@ fn audit_finds_what_no_text_told() {
     assert_eq!(pooler.connect().sql("SHOW work_mem"), ["4MB"]);
 }
 
+/// DISCARD ALL does not clear it: nobody else gets the server.
+#[test]
+fn what_nobody_can_clear_goes_with_its_server() {
+    let (database, pooler) = turning();
+    let mut client = pooler.connect();
+    client.sql("SELECT setseed(0.5)");
+    let own = backend(&mut client);
+    client.sql("DISCARD ALL");
+    assert_eq!(
+        (backend(&mut client), pooler.pinned()),
+        (own.clone(), vec!["what outlives DISCARD ALL".to_owned()])
+    );
+    drop(client);
+    database.wait_for(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {own}"), &["0"]);
+}
+
 #[test]
 fn setting_of_unknown_name_binds_the_server() {
     let (_database, pooler) = turning();

@@ -47,6 +47,11 @@ fn prepared_texts_follow_their_client_and_nobody_else() {
         assert_eq!(sqlstate(&mut stranger, "EXECUTE p (1)"), "26000");
         assert!(stranger.sql(MINE).is_empty());
     }
+    // Nor is a server kept where they were prepared again.
+    for _ in 0..4 {
+        clients[0].sql("SELECT 1");
+    }
+    assert_eq!(pooler.pinned().len(), 0);
     clients[0].sql("DEALLOCATE p");
     for _ in 0..4 {
         assert_eq!(sqlstate(&mut clients[0], "EXECUTE p (1)"), "26000");
@@ -108,6 +113,25 @@ fn statement_that_cannot_be_prepared_again_is_an_error() {
         assert!(["42P01", "26000"].contains(&&*sqlstate(&mut client, "EXECUTE p")));
         assert_eq!(client.sql("EXECUTE q"), ["still there"]);
     }
+}
+
+/// What literals mean is said by settings: those of the time when they were prepared.
+#[test]
+fn settings_that_change_keep_the_server() {
+    let (_database, pooler) = turning();
+    let mut client = pooler.connect();
+    client.sql("SET DateStyle = 'ISO, DMY'");
+    client.sql("PREPARE p AS SELECT date '01/02/2020'");
+    for _ in 0..4 {
+        assert_eq!(client.sql("EXECUTE p"), ["2020-02-01"]);
+    }
+    assert_eq!(pooler.pinned().len(), 0);
+    client.sql("SET DateStyle = 'ISO, MDY'");
+    for _ in 0..4 {
+        assert_eq!(client.sql("EXECUTE p"), ["2020-02-01"]);
+    }
+    client.sql("DEALLOCATE p");
+    assert_eq!(pooler.pinned().len(), 0);
 }
 
 #[test]

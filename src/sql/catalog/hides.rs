@@ -12,11 +12,11 @@ use super::{
     body,
     build::Builder,
     build::is_trusted,
-    names::{ASKS, HIDES, HIDES_MORE},
+    names::{ASKS, HIDES, HIDES_MORE, LASTS},
 };
 
 /// All of them.
-const FLAGS: u16 = HIDES | HIDES_MORE | ASKS;
+const FLAGS: u16 = HIDES | HIDES_MORE | ASKS | LASTS;
 /// Most settings that are asked for.
 const MOST_SETTINGS: usize = 64;
 
@@ -53,13 +53,14 @@ fn own_flags(builder: &Builder<'_>, at: usize, settings: &mut Vec<Box<str>>) -> 
         "c" | "internal" if is_trusted(row) => 0,
         "c" | "internal" => HIDES,
         // They have variables of their own that outlive the transaction (GD, %_SHARED).
-        _ => HIDES | HIDES_MORE,
+        _ => HIDES | HIDES_MORE | LASTS,
     }
 }
 
 fn flags_of(traces: &Traces, settings: &mut Vec<Box<str>>) -> u16 {
     let mut flags = if traces.are_none() { 0 } else { HIDES };
     flags |= if traces.unclear { HIDES_MORE } else { 0 };
+    flags |= if traces.lasts { LASTS } else { 0 };
     flags |= if traces.asks == Asks::Nothing { 0 } else { ASKS };
     for name in &traces.names {
         if settings.contains(name) {

@@ -30,6 +30,8 @@ pub(super) const HIDES: u16 = 1 << 12;
 pub(super) const HIDES_MORE: u16 = 1 << 13;
 /// What bears this name asks for the last numbers of sequences.
 pub(super) const ASKS: u16 = 1 << 14;
+/// What bears this name leaves something that nobody can clear.
+pub(super) const LASTS: u16 = 1 << 15;
 
 /// Effects of a name: a place in the catalog's lists, or one of these.
 pub(super) const OWN: u32 = u32::MAX;
@@ -118,6 +120,11 @@ impl Names {
         if let Some(entry) = self.entries.get_mut(id as usize) {
             (entry.reads, entry.writes) = (reads, writes);
         }
+    }
+
+    /// Those of these flags that some name has.
+    pub(super) fn with_all(&self, flags: u16) -> u16 {
+        self.entries.iter().fold(0, |found, entry| found | entry.flags) & flags
     }
 
     /// Names with one of these flags.
