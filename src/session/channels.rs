@@ -97,7 +97,7 @@ impl Channels {
 
     /// A statement has been carried out. `behind`: there is a savepoint before it.
     pub(super) fn ask(&mut self, action: Action, behind: bool) {
-        // Elsewhere nothing is to be undone.
+        // There is nothing that it could end.
         if let Action::Unlisten(_) = action
             && self.active.is_empty()
             && self.pending.is_empty()
@@ -251,12 +251,13 @@ impl Upstream<'_> {
 impl Downstream<'_> {
     /// A statement has ended with this tag. True if it was a LISTEN that the server knows nothing of.
     pub(super) fn follow_channels(&mut self, tag: &[u8]) -> bool {
+        // Nearly all clients.
+        let Some(channels) = &mut self.client.channels else { return false };
         let server = &mut *self.server;
         if server.pipeline.front_is_own_query() {
             return false;
         }
         let tag = tag.strip_suffix(b"\0").unwrap_or(tag);
-        let Some(channels) = &mut self.client.channels else { return false };
         if !matches!(tag, b"LISTEN" | b"UNLISTEN") {
             channels.on_tag(tag, server.savepoint);
             return false;
