@@ -112,6 +112,9 @@ impl Session {
             now: 0,
             counts: Default::default(),
             flush: false,
+            listens: true,
+            heard: true,
+            lacks: None,
             refuses: false,
         };
         upstream.translate(request, &mut out);

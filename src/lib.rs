@@ -30,7 +30,8 @@
 //! sends it. The reply comes back by `worker::replies` and `session::downstream`; with ReadyForQuery and nothing
 //! owed, `worker::release` frees the server for the first who waits. If a text may
 //! have left something in the session, the server is asked first (`session::traces`): settings become the client's label,
-//! and what cannot follow it keeps the server. Clients share as few workers as the load needs
+//! and what cannot follow it keeps the server. What clients listen to is heard by one connection of their database
+//! (`worker::listeners`, `worker::listening`, `worker::notifications`; `session::channels`). Clients share as few workers as the load needs
 //! and move between transactions (`worker::balance`).
 //!
 //! # Where the database has nodes

@@ -146,6 +146,7 @@ impl Commands {
         for worker in &self.process.workers {
             worker.send(Message::Kill { database: database.map(str::to_owned), reason: "database removed" });
         }
+        self.process.listeners.kill(database);
     }
 
     /// Drops one client, by the pid that SHOW CLIENTS calls its id. False if there is none.

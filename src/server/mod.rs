@@ -1,9 +1,11 @@
 //! Connections to PostgreSQL: opening, logging in, cancelling. Runs on tokio; ends with a `ServerLogin`
-//! that is handed to a worker, or with an `OwnSession` for pooler's own questions.
+//! that is handed to a worker, or with an `OwnSession` for pooler's own questions, or a `ListeningSession` for what its
+//! clients listen to.
 
 mod cancel;
 mod connect;
 mod error;
+mod listening;
 mod login;
 mod own;
 mod wire;
@@ -13,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 pub use cancel::{CancelError, CancelTarget, cancel};
 pub use connect::connect;
 pub use error::{ConnectError, Failure, ServerError};
+pub use listening::{Heard, ListeningSession, Notification, Notifications};
 pub use own::{OwnSession, QueryError, Row};
 
 use crate::{

@@ -14,7 +14,7 @@ use super::{
 use crate::protocol::{TransactionStatus, backend, encode, frontend};
 
 /// Most bytes of one reply: catalogs of many thousand functions fit.
-const MAX_REPLY: usize = 64 << 20;
+pub(super) const MAX_REPLY: usize = 64 << 20;
 
 /// The columns of a row as text; `None`: NULL.
 pub type Row = Vec<Option<String>>;

@@ -31,7 +31,7 @@ use crate::{
 
 /// Longest message that a login reads, as libpq bounds errors (MAX_ERRLEN).
 const LOGIN_MESSAGE: usize = 30_000;
-/// Bytes asked for at once.
+/// Bytes asked for at once, by a login.
 const READ: usize = 4096;
 
 /// Where a socket is connected to.
@@ -64,6 +64,8 @@ pub(super) struct Wire {
     buffer: Vec<u8>,
     /// Longest message that is read.
     pub(super) longest: usize,
+    /// Bytes asked for at once.
+    pub(super) at_once: usize,
 }
 
 /// A message of the server.
@@ -91,7 +93,9 @@ impl Wire {
             Endpoint::Unix(path) => UnixStream::connect(path).await.map(Io::Unix),
         };
         match connected {
-            Ok(io) => Ok(Self { io, endpoint, target, buffer: Vec::new(), longest: LOGIN_MESSAGE }),
+            Ok(io) => {
+                Ok(Self { io, endpoint, target, buffer: Vec::new(), longest: LOGIN_MESSAGE, at_once: READ })
+            }
             Err(e) => Err(ConnectError::Network { target, kind: e.kind(), reason: e.to_string() }),
         }
     }
@@ -185,6 +189,29 @@ impl Wire {
         }
     }
 
+    /// Waits for messages, and gives all that are here as a whole, one behind the other. May be given up and called again.
+    pub(super) async fn messages(&mut self) -> Result<Vec<u8>, ConnectError> {
+        loop {
+            let mut end = 0;
+            while let Some(header) = self.buffer.get(end..).and_then(Header::peek) {
+                if header.len < 4 || header.total() > self.longest {
+                    return Err(ConnectError::Protocol("message of an impossible length from the server"));
+                }
+                if self.buffer.len() - end < header.total() {
+                    break;
+                }
+                end += header.total();
+            }
+            if end > 0 {
+                let rest = self.buffer.split_off(end);
+                return Ok(std::mem::replace(&mut self.buffer, rest));
+            }
+            if self.fill().await? == 0 {
+                return Err(ConnectError::Closed);
+            }
+        }
+    }
+
     /// Waits for the end of the stream; what comes before it is dropped.
     pub(super) async fn drain(&mut self) {
         while self.fill().await.is_ok_and(|read| read > 0) {
@@ -193,7 +220,7 @@ impl Wire {
     }
 
     async fn fill(&mut self) -> Result<usize, ConnectError> {
-        self.buffer.reserve(READ);
+        self.buffer.reserve(self.at_once);
         let read = match &mut self.io {
             Io::Tcp(io) => io.read_buf(&mut self.buffer).await,
             Io::Unix(io) => io.read_buf(&mut self.buffer).await,

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::{
+    channels::listen_tag,
     ending::Outcome,
     outgoing::Outgoing,
     pipeline::{Expected, Synthetic, Undone, Verdict},
@@ -43,6 +44,10 @@ pub struct Downstream<'a> {
     pub terminated: bool,
     /// SQLSTATE of the first error, if no ReadyForQuery came before it.
     pub error: Option<[u8; 5]>,
+    /// Stop behind each ReadyForQuery of the client's: it may have to be kept back.
+    pub stops: bool,
+    /// It did.
+    pub stopped: bool,
     /// To be sent to the server: settings of the client that a RESET has undone.
     pub request: Vec<u8>,
 }
@@ -66,6 +71,8 @@ impl<'a> Downstream<'a> {
             fatal: false,
             terminated: false,
             error: None,
+            stops: false,
+            stopped: false,
             request: Vec::new(),
         }
     }
@@ -104,6 +111,10 @@ impl Downstream<'_> {
             } else {
                 self.server.swallowing = total - n;
             }
+            if self.stops && passes && header.tag == be::READY_FOR_QUERY {
+                self.stopped = true;
+                return Ok(pos);
+            }
             if n == total && passes && matches!(header.tag, be::DATA_ROW | be::COPY_DATA) {
                 let end = end_of_run(header.tag, input, pos);
                 if end > pos {
@@ -118,6 +129,7 @@ impl Downstream<'_> {
     fn is_read(&self, tag: u8) -> bool {
         match tag {
             be::READY_FOR_QUERY | be::PARAMETER_STATUS | be::COMMAND_COMPLETE | be::ERROR_RESPONSE => true,
+            be::NOTIFICATION_RESPONSE => true,
             be::PARAMETER_DESCRIPTION | be::ROW_DESCRIPTION => self.server.pipeline.described().is_some(),
             be::DATA_ROW => self.server.pipeline.front_is_question(),
             _ => false,
@@ -168,7 +180,12 @@ impl Downstream<'_> {
         if tag == be::PARAMETER_STATUS && self.parameter_status(body) {
             return Ok(false);
         }
+        if tag == be::NOTIFICATION_RESPONSE && !self.is_addressed(body) {
+            return Ok(false);
+        }
+        let mut listens = false;
         if tag == be::COMMAND_COMPLETE {
+            listens = self.follow_channels(body);
             self.command_complete(body);
         }
         if is_short && matches!(tag, be::PARAMETER_DESCRIPTION | be::ROW_DESCRIPTION | be::NO_DATA) {
@@ -187,7 +204,10 @@ impl Downstream<'_> {
             self.server.last_words = Some(body.into());
             return Ok(false);
         }
-        let renamed = (tag == be::ERROR_RESPONSE).then(|| self.renamed(body)).flatten();
+        let renamed = match tag {
+            be::ERROR_RESPONSE => self.renamed(body),
+            _ => listens.then(listen_tag),
+        };
         let server = &mut *self.server;
         let verdict = server.pipeline.on_reply(tag, &mut server.undone);
         if !server.undone.is_empty() {
@@ -244,6 +264,10 @@ impl Downstream<'_> {
     /// Returns whether the client is to be told later.
     fn ready_for_query(&mut self, body: &[u8], verdict: Verdict, out: &mut Outgoing<'_>) -> bool {
         self.server.status = TransactionStatus::from_byte(body.first().copied().unwrap_or(b'T'));
+        if let Some(channels) = &mut self.client.channels {
+            channels.on_ready(self.server.status, self.server.erred);
+        }
+        self.server.savepoint &= self.server.status != TransactionStatus::Idle;
         let now = Outcome {
             ended: self.server.ending.on_ready(self.server.status, self.server.erred),
             aborted: self.server.take_abort(),
@@ -371,6 +395,7 @@ impl Downstream<'_> {
             self.server.ending.on_tag(tag);
             self.server.traces.on_tag(tag);
             self.server.commits |= matches!(tag, b"COMMIT" | b"CALL" | b"DO");
+            self.server.savepoint |= tag == b"SAVEPOINT";
         }
         if alters_schema(tag) {
             self.shared.registry.schema_changed();
@@ -447,7 +472,11 @@ impl Downstream<'_> {
                 }
                 return;
             }
-            Expected::Query | Expected::DeallocateQuery | Expected::FunctionCall | Expected::Sync => {
+            Expected::Query
+            | Expected::DeallocateQuery
+            | Expected::ChannelsQuery
+            | Expected::FunctionCall
+            | Expected::Sync => {
                 self.server.resets.on_skipped_batch();
             }
             _ => {}

@@ -1,11 +1,16 @@
 //! What portals will do beyond their results: known when they are bound, true when they are executed.
 
+use std::sync::Arc;
+
 use super::{pipeline::Detail, text::TextEffect};
+use crate::sql::channels::Channels;
 
 /// A change of the session.
 #[derive(Clone, Debug)]
 pub enum Effect {
     Text(TextEffect),
+    /// LISTEN or UNLISTEN, without effect on the server.
+    Channels(Arc<Channels>),
     /// DEALLOCATE of a statement that was prepared by Parse.
     Deallocate(Detail),
 }

@@ -1,6 +1,7 @@
 //! What a session remembers, as plain data: the replies that are owed, prepared statements, parameters.
 //! Pure: no sockets, no clock.
 
+pub mod channels;
 pub mod downstream;
 pub mod effects;
 mod ending;

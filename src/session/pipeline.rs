@@ -18,8 +18,11 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::statements::Statement;
-use crate::protocol::backend as be;
+use super::{channels::Asked, statements::Statement};
+use crate::{
+    protocol::backend as be,
+    sql::channels::{Action, Channels},
+};
 
 /// Most entries that are owed at a time: bounds memory, and what looking through them costs.
 const MAX_OWED: usize = 4096;
@@ -46,6 +49,10 @@ pub enum Expected {
     Query,
     /// A Query with DEALLOCATE of a statement that was prepared by Parse; has a [`Detail`].
     DeallocateQuery,
+    /// A Query with LISTEN or UNLISTEN; has an [`Asked`].
+    ChannelsQuery,
+    /// The same by Execute.
+    ChannelsExecute,
     FunctionCall,
     Sync,
     /// A Parse that the pooler put in front of a Bind or Describe; has a [`Detail`].
@@ -85,6 +92,7 @@ impl Expected {
             self,
             Self::Query
                 | Self::DeallocateQuery
+                | Self::ChannelsQuery
                 | Self::FunctionCall
                 | Self::Sync
                 | Self::InjectedQuery
@@ -118,6 +126,10 @@ impl Expected {
     /// Its ReadyForQuery is the client's.
     fn stands_in(self) -> bool {
         matches!(self, Self::Restore | Self::Question)
+    }
+
+    fn has_channels(self) -> bool {
+        matches!(self, Self::ChannelsQuery | Self::ChannelsExecute)
     }
 
     fn has_detail(self) -> bool {
@@ -187,6 +199,7 @@ pub struct Pipeline {
     queue: VecDeque<Expected>,
     details: VecDeque<Detail>,
     formers: VecDeque<Former>,
+    channels: VecDeque<Asked>,
     /// The server ignores everything until a Sync that has not been sent yet.
     skipping: bool,
     /// Extended-query messages were sent that no Sync (or Query) has ended yet: their transaction is open, although
@@ -295,6 +308,7 @@ impl Pipeline {
                     | Expected::CloseUnnamed
                     | Expected::Query
                     | Expected::DeallocateQuery
+                    | Expected::ChannelsQuery
             )
         };
         let next = self.queue.iter().find(changes)?;
@@ -354,7 +368,26 @@ impl Pipeline {
 
     /// Notes a message that was sent. Returns false if the server will ignore it.
     pub fn push(&mut self, expected: Expected) -> bool {
-        debug_assert!(!expected.has_detail() && expected != Expected::UnnamedChanges);
+        debug_assert!(!expected.has_detail() && !expected.has_channels());
+        debug_assert!(expected != Expected::UnnamedChanges);
+        self.push_any(expected)
+    }
+
+    /// Notes a message with LISTEN or UNLISTEN. Returns false if the server will ignore it.
+    pub fn push_channels(&mut self, expected: Expected, channels: &Arc<Channels>) -> bool {
+        debug_assert!(expected.has_channels());
+        let noted = self.push_any(expected);
+        self.channels.extend(noted.then(|| Asked::new(Arc::clone(channels))));
+        noted
+    }
+
+    /// What has been carried out, if the next reply belongs to a message with LISTEN or UNLISTEN.
+    pub fn next_action(&mut self) -> Option<Action> {
+        let front = self.queue.front().is_some_and(|front| front.has_channels());
+        self.channels.front_mut().filter(|_| front)?.next_action()
+    }
+
+    fn push_any(&mut self, expected: Expected) -> bool {
         if self.copy_in {
             match expected {
                 Expected::CopyEnd => {
@@ -381,7 +414,11 @@ impl Pipeline {
         }
         match expected {
             // What the client sends up to Sync behind a failure does not get to the server.
-            Expected::Query | Expected::FunctionCall | Expected::Sync | Expected::InjectedFailure => {
+            Expected::Query
+            | Expected::ChannelsQuery
+            | Expected::FunctionCall
+            | Expected::Sync
+            | Expected::InjectedFailure => {
                 self.open = false;
             }
             Expected::InjectedQuery | Expected::Restore | Expected::Question | Expected::CopyEnd => {}
@@ -417,6 +454,9 @@ impl Pipeline {
             self.queue.pop_front();
         }
         let detail = if expected.has_detail() { self.details.pop_front() } else { None };
+        if expected.has_channels() {
+            self.channels.pop_front();
+        }
         let changes = expected == Expected::UnnamedChanges;
         let former = if changes { self.formers.pop_front() } else { None };
         self.forgetting &= !self.queue.is_empty();
@@ -480,11 +520,14 @@ impl Pipeline {
             (be::ROW_DESCRIPTION | be::NO_DATA, E::Describe) => self.pop_as(Verdict::Forward),
             (be::ROW_DESCRIPTION | be::NO_DATA, E::InjectedDescribe) => self.pop_as(Verdict::Swallow),
             (be::PARAMETER_DESCRIPTION, E::InjectedDescribe) => Verdict::Swallow,
-            (be::ROW_DESCRIPTION, E::Query | E::InjectedQuery | E::Restore | E::Question) => shown,
+            (
+                be::ROW_DESCRIPTION,
+                E::Query | E::ChannelsQuery | E::InjectedQuery | E::Restore | E::Question,
+            ) => shown,
             (be::PARAMETER_DESCRIPTION, E::Describe) => Verdict::Forward,
             (
                 be::COMMAND_COMPLETE | be::EMPTY_QUERY_RESPONSE | be::PORTAL_SUSPENDED,
-                E::Execute | E::DeallocateExecute,
+                E::Execute | E::DeallocateExecute | E::ChannelsExecute,
             ) => {
                 self.end_copy_in();
                 self.pop_as(Verdict::Forward)
@@ -493,6 +536,7 @@ impl Pipeline {
                 be::COMMAND_COMPLETE | be::EMPTY_QUERY_RESPONSE,
                 E::Query
                 | E::DeallocateQuery
+                | E::ChannelsQuery
                 | E::InjectedQuery
                 | E::InjectedFailure
                 | E::Restore
@@ -502,7 +546,7 @@ impl Pipeline {
                 shown
             }
             (be::FUNCTION_CALL_RESPONSE, E::FunctionCall) => shown,
-            (be::COPY_IN_RESPONSE | be::COPY_BOTH_RESPONSE, E::Query | E::Execute) => {
+            (be::COPY_IN_RESPONSE | be::COPY_BOTH_RESPONSE, E::Query | E::ChannelsQuery | E::Execute) => {
                 self.begin_copy_in(front, undone);
                 Verdict::Forward
             }
@@ -547,7 +591,11 @@ impl Pipeline {
         self.uncertain |= self.eats_syncs;
         self.end_copy_in();
         match front {
-            Expected::Query | Expected::DeallocateQuery | Expected::FunctionCall | Expected::Sync => {
+            Expected::Query
+            | Expected::DeallocateQuery
+            | Expected::ChannelsQuery
+            | Expected::FunctionCall
+            | Expected::Sync => {
                 return Verdict::Forward;
             }
             Expected::InjectedQuery | Expected::Restore => return Verdict::InjectedFailed,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    channels::Channels,
     effects::Effects,
     ending::{Ending, Outcome},
     params::{Label, Labels},
@@ -45,6 +46,8 @@ pub struct ClientSession {
     pub passing: usize,
     /// Its next message waits for replies.
     pub held: bool,
+    /// What pooler listens to for it.
+    pub channels: Option<Box<Channels>>,
 }
 
 /// What a server connection has been told and still owes.
@@ -100,6 +103,8 @@ pub struct ServerSession {
     pub(super) commits: bool,
     /// An error since then.
     pub(super) erred: bool,
+    /// There has been a savepoint in the transaction that is open.
+    pub(super) savepoint: bool,
     /// What the client's ReadyForQuery has told, which was kept back.
     pub(super) told_later: Option<Outcome>,
     pub(super) ending: Ending,
@@ -131,7 +136,16 @@ impl ClientSession {
     /// A client that just logged in.
     pub fn new(id: u64, label: Label) -> Self {
         let startup = Arc::clone(&label);
-        Self { id, label, startup, statements: None, unnamed: Vec::new(), passing: 0, held: false }
+        Self {
+            id,
+            label,
+            startup,
+            statements: None,
+            unnamed: Vec::new(),
+            passing: 0,
+            held: false,
+            channels: None,
+        }
     }
 
     /// What a server has made of the startup parameters.
@@ -184,6 +198,7 @@ impl ServerSession {
             rolled_back: false,
             commits: false,
             erred: false,
+            savepoint: false,
             told_later: None,
             ending: Ending::default(),
             discarded: false,

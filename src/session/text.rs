@@ -1,7 +1,12 @@
-//! Statements that are recognised by their text: those that reset settings (RESET, DISCARD ALL, SET … TO DEFAULT) or
-//! drop prepared statements (DEALLOCATE, DISCARD ALL).
+//! Statements that are recognised by their text: those that reset settings (RESET, DISCARD ALL, SET … TO DEFAULT), drop
+//! prepared statements (DEALLOCATE, DISCARD ALL) or listen (LISTEN, UNLISTEN).
 
-use crate::sql::traces::{Traces, is_quiet, traces};
+use std::sync::Arc;
+
+use crate::sql::{
+    channels::{Channels, channels},
+    traces::{Traces, is_quiet, traces},
+};
 
 /// What one statement resets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +25,8 @@ pub struct TextEffect {
     pub forgets: bool,
     /// What may be left behind.
     pub traces: Option<Box<Traces>>,
+    /// What it listens to, in UTF-8.
+    pub channels: Option<Arc<Channels>>,
 }
 
 /// What a text does, if it does anything.
@@ -28,8 +35,15 @@ pub fn effect_of(sql: &[u8]) -> Option<TextEffect> {
     if is_quiet(sql) {
         return None;
     }
-    let effect = TextEffect { reset: reset_of(sql), forgets: forgets(sql), traces: traces(sql) };
-    (effect.forgets || effect.reset.is_some() || effect.traces.is_some()).then_some(effect)
+    let effect = TextEffect {
+        reset: reset_of(sql),
+        forgets: forgets(sql),
+        traces: traces(sql),
+        channels: channels(sql).map(Arc::new),
+    };
+    let some =
+        effect.forgets || effect.reset.is_some() || effect.traces.is_some() || effect.channels.is_some();
+    some.then_some(effect)
 }
 
 /// What this text resets, if it is one statement that does nothing else. Text in ASCII only: in other encodings a

@@ -61,6 +61,8 @@ struct Answer {
     settings: Vec<(String, String)>,
     /// Why the server cannot be given to others.
     objects: Option<&'static str>,
+    /// It listens, whatever else there is.
+    listens: bool,
     locks: bool,
     /// It was not understood.
     unclear: bool,
@@ -91,6 +93,11 @@ impl Traces {
     /// Something may have been left, and nobody has asked.
     pub fn are_suspected(&self) -> bool {
         !self.suspected.are_none() || self.asked.is_some()
+    }
+
+    /// A text that is being carried out may listen.
+    pub(super) fn may_listen(&self) -> bool {
+        self.suspected.objects || self.cut || self.asked.is_some()
     }
 
     /// The server has been asked and has not answered.
@@ -150,6 +157,7 @@ impl Answer {
             }
             b"b" => {
                 self.objects = Some(object(name)?);
+                self.listens |= self.objects == Some(LISTEN);
                 Some(())
             }
             _ => None,
@@ -166,6 +174,7 @@ pub struct Bonds {
     loaded: bool,
     authorization: bool,
     objects: Option<&'static str>,
+    listens: bool,
     locks: bool,
 }
 
@@ -175,6 +184,11 @@ impl Bonds {
         let named = |there: bool, name| there.then_some(name);
         let others = || named(self.loaded, LOAD).or(self.objects).or(named(self.locks, ADVISORY));
         self.stays.or(named(self.authorization, AUTHORIZATION)).or_else(others)
+    }
+
+    /// It listens for its client.
+    pub fn listens(&self) -> bool {
+        self.listens
     }
 
     /// Nothing binds it any more; whether something did.
@@ -191,7 +205,7 @@ impl Bonds {
     pub(super) fn on_tag(&mut self, tag: &[u8]) {
         match tag {
             b"PREPARE" => self.objects = Some(PREPARE),
-            b"LISTEN" => self.objects = Some(LISTEN),
+            b"LISTEN" => (self.objects, self.listens) = (Some(LISTEN), true),
             b"LOAD" => self.loaded = true,
             _ => {}
         }
@@ -205,6 +219,7 @@ impl Bonds {
         }
         if answer.about.objects {
             self.objects = answer.objects;
+            self.listens = answer.listens;
         }
         if answer.about.locks {
             self.locks = answer.locks;

@@ -19,7 +19,7 @@ use crate::{
         frame::{HEADER, Header, split_cstr},
         frontend as fe,
     },
-    sql,
+    sql::{self, channels::Channels},
 };
 
 /// Messages up to this size (header included) are not sent before they are complete, so that a client that dies in the
@@ -45,6 +45,8 @@ pub enum Stop {
     Held,
     /// Enough for one write: go on when the server has taken it.
     Full,
+    /// The next message changes what pooler listens to, which has to be heard first: see [`Upstream::lacks`].
+    Channels,
     /// Terminate.
     Terminate,
     /// The client broke the protocol; message as PostgreSQL would put it.
@@ -82,6 +84,12 @@ pub struct Upstream<'a> {
     pub counts: Counts,
     /// Flush was seen: answers that the pooler gives itself are due at once.
     pub flush: bool,
+    /// LISTEN is pooler's part, where that is possible.
+    pub listens: bool,
+    /// All that had been notified before this was sent has been heard.
+    pub heard: bool,
+    /// What pooler has to listen to, up to now, before more can be sent.
+    pub lacks: Option<Arc<Channels>>,
     /// Statements about pooler itself may be among it: the server must not take them for settings that somebody has made up.
     pub refuses: bool,
 }
@@ -130,6 +138,9 @@ impl Upstream<'_> {
                 return (pos, Stop::Held);
             }
             self.message(header.tag, message, pos, out);
+            if self.lacks.is_some() {
+                return (pos, Stop::Channels);
+            }
             self.client.passing = total - message.len();
             pos += message.len();
         }
@@ -146,7 +157,9 @@ impl Upstream<'_> {
         {
             return false;
         }
-        pipeline.is_full() || self.depends_on_replies(tag, message)
+        // What is notified before and behind a change of what it listens to is told apart by when it comes.
+        let listens = self.client.channels.is_some() && pipeline.owes_ready();
+        pipeline.is_full() || listens || self.depends_on_replies(tag, message)
     }
 
     /// A name is used whose fate an earlier batch of the pipeline decides, and that batch has not been answered.
@@ -190,7 +203,7 @@ impl Upstream<'_> {
         deallocate_target(split_cstr(text)?.0, self.encoding()).map(|name| Cow::Owned(name.into()))
     }
 
-    fn encoding(&self) -> &str {
+    pub(super) fn encoding(&self) -> &str {
         self.client.label.get("client_encoding").unwrap_or_default()
     }
 
@@ -239,10 +252,16 @@ impl Upstream<'_> {
     }
 
     fn query(&mut self, body: &[u8], out: &mut Outgoing<'_>) -> bool {
-        self.counts.queries += 1;
         if self.server.pipeline.skipping() {
+            self.counts.queries += 1;
             return false;
         }
+        let effect = effect_of(body);
+        let asked = self.asked(effect.as_ref().filter(|_| body.last() == Some(&0)));
+        if self.has_to_wait(asked.as_ref()) {
+            return true;
+        }
+        self.counts.queries += 1;
         if body.last() != Some(&0) {
             self.server.traces.expect_anything();
         }
@@ -260,7 +279,10 @@ impl Upstream<'_> {
         // A simple Query drops the unnamed statement (postgres.c, exec_simple_query).
         self.forget_unnamed();
         self.server.unnamed_of = NOBODY;
-        if let Some(effect) = effect_of(body) {
+        if let Some((channels, shared)) = asked {
+            return self.listen(&channels, shared, effect, out);
+        }
+        if let Some(effect) = effect {
             expect(effect, self.server);
         }
         let Some((sql, gone)) = rewritten else { return self.note(Expected::Query) };
@@ -349,11 +371,29 @@ impl Upstream<'_> {
         }
         let Some((portal, behind)) = split_cstr(body) else { return self.note(Expected::Bind) };
         let Some((name, values)) = split_cstr(behind) else { return self.note(Expected::Bind) };
-        let effect = self.effect(name, out);
+        let mut effect = self.effect(name, out);
+        let asked = match &effect {
+            Some(Effect::Text(effect)) if effect.channels.is_some() => self.asked(Some(effect)),
+            _ => None,
+        };
+        let instead = asked
+            .filter(|(channels, shared)| *shared && self.can_bind(channels))
+            .map(|(channels, _)| channels);
+        if let Some(channels) = instead.clone() {
+            if self.has_to_wait(Some(&(Arc::clone(&channels), true))) {
+                self.counts.binds -= 1;
+                return true;
+            }
+            effect = Some(Effect::Channels(channels));
+        }
         if effect.is_some() || !self.server.effects.are_none() {
             self.server.effects.bind(portal, effect);
         }
-        let Some(reached) = self.reach(name, out) else { return self.note(Expected::Bind) };
+        let reached = match instead {
+            Some(channels) => self.reach_instead(&channels, name, out).map(Reached::Statement),
+            None => self.reach(name, out),
+        };
+        let Some(reached) = reached else { return self.note(Expected::Bind) };
         let server_name = reached.server_name();
         self.server.pipeline.push(Expected::Bind);
         // The length as the client sent it: the message may still be on its way.
@@ -403,7 +443,19 @@ impl Upstream<'_> {
                 server.pipeline.push_statement(Expected::DeallocateExecute, &gone.name, &gone.statement);
                 return false;
             }
-            Some(Effect::Text(effect)) => expect(effect.clone(), server),
+            Some(Effect::Channels(channels)) => {
+                server.pipeline.push_channels(Expected::ChannelsExecute, channels);
+                return false;
+            }
+            Some(Effect::Text(effect)) => {
+                let effect = effect.clone();
+                let channels = effect.channels.clone().filter(|_| self.client.channels.is_some());
+                expect(effect, server);
+                if let Some(channels) = channels {
+                    server.pipeline.push_channels(Expected::ChannelsExecute, &channels);
+                    return false;
+                }
+            }
             None => {}
         }
         self.note(Expected::Execute)
@@ -502,7 +554,7 @@ impl Upstream<'_> {
         self.counts.server_parses += 1;
     }
 
-    fn ensure(
+    pub(super) fn ensure(
         &mut self,
         statement: &Arc<Statement>,
         name: &[u8],
@@ -633,7 +685,7 @@ fn name_in(tag: u8, body: &[u8]) -> Option<&[u8]> {
 }
 
 /// Notes what the statement does that is noted next.
-fn expect(effect: TextEffect, server: &mut ServerSession) {
+pub(super) fn expect(effect: TextEffect, server: &mut ServerSession) {
     if let Some(reset) = effect.reset {
         server.resets.expect(reset, &server.pipeline);
     }

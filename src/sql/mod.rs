@@ -6,6 +6,7 @@
 
 mod calls;
 pub mod catalog;
+pub mod channels;
 mod classify;
 mod control;
 mod facts;

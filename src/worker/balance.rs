@@ -105,7 +105,7 @@ impl Worker {
         };
         let unread =
             !client.pending.is_empty() || client.discarding != Discarding::Nothing || client.ignoring > 0;
-        let busy = unread || !client.conn.is_flushed();
+        let busy = unread || !client.conn.is_flushed() || client.listening.is_some();
         if target == self.id || busy || client.conn.wire().detach(self.poll.registry()).is_err() {
             return false;
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{conn::Conn, message::ConsoleLink, routing::Routing};
+use super::{conn::Conn, listening::Listening, message::ConsoleLink, routing::Routing};
 use crate::{
     client::limits::ClientPermit,
     config::{PeerAddr, PoolMode, User},
@@ -97,6 +97,8 @@ pub(crate) struct Client {
     pub(crate) ignoring: usize,
     /// Where the database has nodes: made with its first request.
     pub(crate) routing: Option<Box<Routing>>,
+    /// As long as it listens without a server of its own.
+    pub(crate) listening: Option<Box<Listening>>,
     pub(crate) info: Box<ClientInfo>,
 }
 
@@ -107,6 +109,9 @@ impl Client {
         self.since = now;
         self.stalled = false;
         self.session.held = false;
+        if let Some(listening) = &mut self.listening {
+            listening.owns = false;
+        }
     }
 
     /// More of a reply can go to it. One that is behind for a while takes the end of a short one, for later.

@@ -121,6 +121,7 @@ impl Worker {
             stalled: false,
             ignoring: 0,
             routing: None,
+            listening: None,
             info: Box::new(info),
         });
         Some(slot)
@@ -300,6 +301,7 @@ impl Worker {
             transaction_start: 0,
             query_start: 0,
             answered: 0,
+            heard: true,
             expires: self.process.expiry(id, self.now, settings.server_lifetime),
             drained: 0,
             pace: Pace::default(),

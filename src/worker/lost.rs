@@ -40,7 +40,9 @@ impl Worker {
         let countable = !server.session.pipeline.is_uncertain()
             && server.session.injected_failed.is_none()
             && !server.session.traces.await_answer();
-        if server.pool.seat.is_none() || !linked || amid_message || !countable {
+        // What it listens to depends on how its transaction has ended.
+        let listens = client.session.channels.as_ref().is_some_and(|channels| channels.are_pending());
+        if server.pool.seat.is_none() || listens || !linked || amid_message || !countable {
             return false;
         }
         server.session.spoiled = Some("server conn crashed?");
@@ -53,6 +55,7 @@ impl Worker {
             let Some(reply) = self.part_of_server(slot, client_slot, &error, status) else { break };
             self.deliver(slot, &reply);
         }
+        self.tell_ready_at_once(client_slot);
         let Some(server) = self.servers.get(slot).filter(|s| s.state == ServerState::Active(client_slot))
         else {
             return true;

@@ -15,8 +15,11 @@ use crate::{
     config::Config,
     pool::Pool,
     protocol::BackendKeyData,
-    server::{CancelTarget, ConnectError, ServerLogin},
-    worker::report::{ReportKind, WorkerReport},
+    server::{CancelTarget, ConnectError, Notifications, ServerLogin},
+    worker::{
+        listeners::End,
+        report::{ReportKind, WorkerReport},
+    },
 };
 
 /// One message.
@@ -47,6 +50,12 @@ pub(crate) enum Message {
     ClusterChanged { cluster: Arc<Cluster> },
     /// A replica that reads may wait for has caught up with more.
     ClusterAdvanced,
+    /// What a listener has heard: notifications that clients may listen to.
+    Heard { listener: u64, notifications: Arc<Notifications> },
+    /// A listener has done what was asked with this ticket, and told all that it had heard before.
+    Answered { listener: u64, ticket: u64 },
+    /// A listener has ended.
+    Deaf { listener: u64, end: End },
     /// A new configuration is in force, or the state of pools has changed: look at every pool again.
     Refresh { config: Arc<Config> },
     /// Rows for the console.

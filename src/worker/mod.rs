@@ -17,11 +17,15 @@ pub(crate) mod decision;
 pub(crate) mod directory;
 pub(crate) mod discovery;
 mod fair;
+mod link;
+pub(crate) mod listeners;
+mod listening;
 pub(crate) mod login;
 mod long;
 mod lost;
 pub(crate) mod memory;
 pub(crate) mod message;
+mod notifications;
 mod own;
 mod portals;
 pub(crate) mod process;
@@ -122,6 +126,10 @@ pub(crate) struct Worker {
     held: Vec<usize>,
     /// Servers that are amid a long reply, with their ids.
     long: Vec<(usize, u64)>,
+    /// What clients listen to without servers of their own.
+    links: Vec<link::Link>,
+    /// Clients with notifications that they have not been told, with their ids.
+    untold: Vec<(usize, u64)>,
     balance: Balance,
     /// Most clients at a time since memory was given back.
     most_clients: usize,
@@ -184,6 +192,8 @@ impl Worker {
             next_wait: u64::MAX,
             held: Vec::new(),
             long: Vec::new(),
+            links: Vec::new(),
+            untold: Vec::new(),
             balance: Balance::default(),
             most_clients: 0,
             stopping: false,
@@ -219,6 +229,11 @@ impl Worker {
             if self.now >= self.next_tick {
                 self.next_tick = self.now + u64::try_from(TICK.as_micros()).unwrap_or(0);
                 self.tick();
+                self.settle();
+            }
+            if !self.links.is_empty() {
+                self.ask_listeners();
+                self.tell_notifications();
                 self.settle();
             }
         }
@@ -374,6 +389,9 @@ impl Worker {
                 // The console may have gone away.
                 let _ = reply.send(self.report(kind));
             }
+            Message::Heard { listener, notifications } => self.heard(listener, &notifications),
+            Message::Answered { listener, ticket } => self.listener_answered(listener, ticket),
+            Message::Deaf { listener, end } => self.listener_ended(listener, &end),
             Message::Kill { database, reason } => self.kill(database.as_deref(), reason),
             Message::KillClient { pid, reply } => {
                 let _ = reply.send(self.kill_client(pid));

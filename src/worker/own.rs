@@ -70,6 +70,11 @@ impl Own {
         self.batch.as_ref().is_some_and(|batch| batch.failed)
     }
 
+    /// Messages have been answered, and no Sync has ended them.
+    pub(super) fn is_amid_batch(&self) -> bool {
+        self.batch.is_some()
+    }
+
     /// What it waits for is not carried out.
     pub(super) fn refused(&mut self) {
         *self = Self::default();

@@ -29,6 +29,7 @@ use crate::{
         balance,
         directory::{Directory, Place},
         discovery::Discovery,
+        listeners::Listeners,
         login::secret_length,
         message::{Message, WorkerHandle},
     },
@@ -95,6 +96,7 @@ pub(crate) struct Process {
     pub(crate) pools: Pools,
     pub(crate) directory: Directory,
     pub(crate) discovery: Discovery,
+    pub(crate) listeners: Listeners,
     pub(crate) logins: Arc<LoginShared>,
     pub(crate) runtime: Handle,
     /// No new clients; waiting for the old ones.
@@ -124,6 +126,7 @@ impl Process {
             pools: Pools::new(workers.len()),
             directory: Directory::default(),
             discovery: Discovery::default(),
+            listeners: Listeners::default(),
             workers,
             logins,
             runtime,

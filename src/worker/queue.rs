@@ -382,6 +382,8 @@ impl Worker {
         let token = super::server_token(slot, server.id);
         let attached = server.conn.wire().attach(self.poll.registry(), token);
         server.conn.look_again();
+        // What others have notified there has been heard on another worker, if at all.
+        (server.heard, server.answered) = (false, self.now);
         // It is amid no reply, and in no list of this worker.
         server.pace = Pace::default();
         entry.insert(*server);

@@ -97,7 +97,7 @@ impl Worker {
             let waits =
                 client.conn.is_choked() || self.servers.get(server).is_none_or(|s| !s.conn.is_flushed());
             let nothing = !client.conn.readable && (turn > 0 || client.pending.is_empty());
-            if waits || nothing || client.session.held {
+            if waits || nothing || client.session.held || client.waits_behind() {
                 return;
             }
             if turn == READS_PER_TURN {
@@ -267,6 +267,11 @@ impl Worker {
 
     /// Sends to the server what the client sent, translated, in one write. Returns how many bytes were used.
     fn forward(&mut self, slot: usize, server_slot: usize, input: &[u8]) -> usize {
+        if self.clients.get(slot).is_some_and(|client| client.listening.is_some())
+            && !self.begins_heard(slot, server_slot)
+        {
+            return 0;
+        }
         let (Some(client), Some(server)) = (self.clients.get_mut(slot), self.servers.get_mut(server_slot))
         else {
             return input.len();
@@ -286,6 +291,7 @@ impl Worker {
                 }
             }
         }
+        let (listens, heard) = (client.may_share_listener(), client.has_heard());
         let mut upstream = Upstream {
             client: &mut client.session,
             server: &mut server.session,
@@ -295,10 +301,13 @@ impl Worker {
             now: self.now,
             counts: Default::default(),
             flush: false,
+            listens,
+            heard,
+            lacks: None,
             refuses: server.routed.own,
         };
         let (used, stop) = upstream.translate(input, &mut out);
-        let (counts, flush) = (upstream.counts, upstream.flush);
+        let (counts, flush, lacks) = (upstream.counts, upstream.flush, upstream.lacks.take());
         let bytes = out.finish();
         let sent = if bytes.is_empty() { Ok(()) } else { server.conn.send(bytes) };
         if let Some(stats) = shard.pool.shards.get(self.id).map(|s| &s.stats) {
@@ -318,6 +327,9 @@ impl Worker {
         }
         if let Some(client) = self.clients.get_mut(slot) {
             client.stalled = matches!(stop, Stop::Held | Stop::Full);
+            if let Some(listening) = client.listening.as_mut().filter(|_| used > 0) {
+                listening.fresh = false;
+            }
         }
         let answered = flush && self.answer_flush(slot, server_slot);
         match stop {
@@ -329,6 +341,11 @@ impl Worker {
                 }
             }
             Stop::Held | Stop::Full => self.look_later_at_client(slot),
+            Stop::Channels => {
+                if let Some(channels) = lacks {
+                    self.listen_first(slot, server_slot, &channels);
+                }
+            }
             Stop::Terminate => self.close_client(slot, "client close request"),
             Stop::Broken(message) => self.fail_client(slot, &ClientError::Protocol(message)),
         }

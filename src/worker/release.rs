@@ -45,6 +45,14 @@ pub(crate) enum ClientError {
     Parameter(String),
     #[error("database \"{0}\" is disabled")]
     Disabled(String),
+    #[error("the connection that listens for clients was lost")]
+    ListenerLost(String),
+    #[error("notifications are not read")]
+    NotificationsUnread,
+    #[error("a notification cannot be told in this client_encoding")]
+    NotificationEncoding,
+    #[error("it cannot be told which channels are listened to")]
+    ChannelsUnclear,
     #[error("{}", .0.message)]
     Server(Told),
 }
@@ -82,7 +90,10 @@ impl Report for ClientError {
             Self::Query | Self::Transaction => "57014",
             Self::IdleTransaction => "25P03",
             Self::ClientIdle => "57P05",
-            Self::ServerGone => "08006",
+            Self::ServerGone | Self::ListenerLost(_) => "08006",
+            Self::NotificationsUnread => "53200",
+            Self::NotificationEncoding => "22P05",
+            Self::ChannelsUnclear => "0A000",
             Self::Killed(_) => "57P01",
             // Passes by itself, as PostgreSQL says it when it does not take connections at the moment.
             Self::Disabled(_) => "57P03",
@@ -112,6 +123,11 @@ impl Report for ClientError {
                 "There are pooler.route (auto, primary, replica), pooler.read_consistency (strict, fresh, session, eventual, \
                  primary) and pooler.read_after (a token of SHOW pooler.lsn)."
             }
+            Self::ListenerLost(_) => {
+                "Notifications may have been missed: connect and LISTEN again, and look at what has changed."
+            }
+            Self::NotificationEncoding => "Set client_encoding to UTF8 before LISTEN.",
+            Self::ChannelsUnclear => "Send LISTEN and UNLISTEN alone, and before savepoints.",
             Self::TransactionInStatementMode => "Use pool_mode = \"transaction\".",
             Self::Server(told) => return told.hint.clone(),
             _ => return None,
@@ -125,6 +141,7 @@ impl Report for ClientError {
             Self::QueryWait(NoServer::Unreachable(last)) | Self::LoginWait(NoServer::Unreachable(last)) => {
                 (self.sqlstate(), Some(last.as_str()))
             }
+            Self::ListenerLost(why) => (self.sqlstate(), Some(why.as_str())),
             _ => (self.sqlstate(), None),
         };
         encode::error(out, severity, sqlstate, &self.to_string(), detail, self.hint().as_deref());
@@ -147,6 +164,7 @@ impl Worker {
         }
         client.state = ClientState::Linked(server_slot);
         client.since = self.now;
+        server.heard &= client.listening.is_some();
         server.state = ServerState::Active(client_slot);
         server.session_client = client.mode == PoolMode::Session;
         server.session.asking = match self.config.settings.session_state {
@@ -166,7 +184,9 @@ impl Worker {
         if server.state != ServerState::Active(client_slot) || !server.session.is_free() {
             return;
         }
-        let Some(client) = self.clients.get(client_slot) else { return };
+        let Some(client) = self.clients.get(client_slot).filter(|client| !client.waits_for_listener()) else {
+            return;
+        };
         let keeps = server.session.bonds.reason().is_some() || client.mode == PoolMode::Session;
         if client.session.passing == 0 && !keeps {
             self.release(client_slot, server_slot);
@@ -270,6 +290,9 @@ impl Worker {
             self.dequeue(slot);
         }
         let Some(mut client) = self.clients.try_remove(slot) else { return };
+        if client.listening.is_some() {
+            self.forget_channels(slot, &mut client);
+        }
         self.process.directory.remove(pid_of(client.session.id));
         if !matches!(client.state, ClientState::Console(_)) {
             self.count_client(-1);
@@ -331,6 +354,9 @@ impl Worker {
 
     /// The server has closed the connection (or the connection broke).
     pub(super) fn server_gone(&mut self, slot: usize) {
+        if let Some(ServerState::Active(client)) = self.servers.get(slot).map(|server| server.state) {
+            self.tell_ready_at_once(client);
+        }
         self.note_loss(slot);
         if self.replay_lost(slot) {
             return self.close_server(slot, "server conn crashed?");

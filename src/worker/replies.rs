@@ -28,7 +28,7 @@ impl Worker {
                 return self.look_later_at_server(slot);
             }
             if let ServerState::Active(client) = server.state
-                && self.clients.get(client).is_some_and(|c| !c.takes_more())
+                && self.clients.get(client).is_some_and(|c| !c.takes_more() || c.waits_behind())
             {
                 return;
             }
@@ -71,21 +71,34 @@ impl Worker {
 
     /// Passes a server's bytes to its client. Returns how many were used.
     pub(super) fn deliver(&mut self, slot: usize, input: &[u8]) -> usize {
-        let Some(server) = self.servers.get_mut(slot) else { return input.len() };
+        let (mut used, mut goes_on) = self.deliver_some(slot, input);
+        while goes_on {
+            let (more, again) = self.deliver_some(slot, input.get(used..).unwrap_or_default());
+            (used, goes_on) = (used + more, again);
+        }
+        used
+    }
+
+    /// The same, for a client that listens up to the next ReadyForQuery: it may have to be kept back. Returns how many bytes
+    /// were used, and whether there may be more to pass.
+    fn deliver_some(&mut self, slot: usize, input: &[u8]) -> (usize, bool) {
+        let Some(server) = self.servers.get_mut(slot) else { return (input.len(), false) };
         let client_slot = match server.state {
             ServerState::Active(client) => Some(client),
             _ => None,
         };
         let client = client_slot.and_then(|c| self.clients.get_mut(c));
+        let stops = client.as_ref().is_some_and(|client| client.listening.is_some());
         let session = client.map_or(&mut self.nobody, |client| &mut client.session);
         let mut staging = std::mem::take(&mut self.staging);
         staging.clear();
         let mut out = Outgoing::new(input, &mut staging);
         let mut downstream = Downstream::new(session, &mut server.session, &self.process.shared);
+        downstream.stops = stops;
         let result = downstream.translate(input, &mut out);
         let (transactions, ready, fatal) = (downstream.transactions, downstream.ready, downstream.fatal);
         let (error, ended, told) = (downstream.error, downstream.ended, Replied::of(&downstream));
-        let terminated = downstream.terminated;
+        let (terminated, stopped) = (downstream.terminated, downstream.stopped);
         if !downstream.request.is_empty() {
             // If the server is gone, reading will tell.
             let _ = server.conn.send(&downstream.request);
@@ -109,14 +122,20 @@ impl Worker {
         if let (Some(client), Some(committed), Some(_)) = (client_slot, ended, &passes) {
             self.transaction_ended(client, committed);
         }
+        let listens = client_slot.filter(|_| stopped && passes.is_some());
+        let kept_back = listens.map_or(0, |client| self.keeps_ready(client, slot));
         let client = client_slot.and_then(|c| self.clients.get_mut(c));
         let failed = match (client, passes) {
-            (Some(client), Some(bytes)) if !bytes.is_empty() => client.conn.send(&bytes).is_err(),
+            (Some(client), Some(bytes)) if bytes.len() > kept_back => {
+                let bytes = bytes.get(..bytes.len() - kept_back).unwrap_or_default();
+                client.conn.send(bytes).is_err()
+            }
             _ => false,
         };
         let passed = bytes.len();
         self.staging = reusable(staging);
-        self.count_reply(slot, input.len(), transactions, ready, conn_less(client_slot, passed));
+        let read = result.as_ref().ok().filter(|_| stopped).map_or(input.len(), |used| *used);
+        self.count_reply(slot, read, transactions, ready, conn_less(client_slot, passed));
         if let (true, Some(client)) = (failed, client_slot) {
             self.close_client(client, "client unexpected eof");
         }
@@ -124,7 +143,7 @@ impl Worker {
             Ok(used) => used,
             Err(broken) => {
                 self.server_broken(slot, broken.0);
-                return input.len();
+                return (input.len(), false);
             }
         };
         if let Some(server) = self.servers.get_mut(slot) {
@@ -136,8 +155,12 @@ impl Worker {
                 seat.cluster.lost_connection(seat.node);
             }
         }
+        if stopped {
+            // Behind it there may be replies that are pooler's own.
+            return (used, kept_back == 0 && !self.is_unclear(client_slot));
+        }
         self.after_reply(slot);
-        used
+        (used, false)
     }
 
     fn count_reply(&mut self, slot: usize, read: usize, transactions: u64, ready: u64, wasted: usize) {
@@ -198,6 +221,9 @@ impl Worker {
         }
         if client.session.held {
             return self.go_on_with_held(client_slot);
+        }
+        if client.waits_behind() {
+            return;
         }
         let mode = client.mode;
         if mode == PoolMode::Statement && server.session.status != TransactionStatus::Idle {

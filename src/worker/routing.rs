@@ -133,6 +133,12 @@ impl Routing {
         self.waiting = None;
     }
 
+    /// It has been told of what somebody has written.
+    pub(crate) fn notified(&mut self, epoch: u64) {
+        self.wrote(epoch);
+        self.shown = Shown { epoch, relations: u64::MAX };
+    }
+
     /// It has written.
     pub(crate) fn wrote(&mut self, epoch: u64) {
         self.floor = epoch;

@@ -52,6 +52,8 @@ pub(crate) struct Server {
     pub(crate) query_start: u64,
     /// When its last reply ended: since then a transaction that is open has been idle.
     pub(crate) answered: u64,
+    /// All that has been notified by it has been heard, but for what its client does.
+    pub(crate) heard: bool,
     /// When its life is over; `u64::MAX`: never.
     pub(crate) expires: u64,
     /// Bytes thrown away since its client left.

@@ -183,7 +183,7 @@ const BOUND: [(&str, &str, &str, &str); 8] = [
         "CLOSE c",
         "cursor WITH HOLD",
     ),
-    ("LISTEN news", "SELECT 1", "UNLISTEN news", "LISTEN"),
+    ("DO $$ BEGIN EXECUTE 'LISTEN news'; END $$", "SELECT 1", "UNLISTEN news", "LISTEN"),
     ("PREPARE p AS SELECT 1", "EXECUTE p", "DEALLOCATE p", "PREPARE"),
     (
         "DO $$ BEGIN CREATE TEMP TABLE t (x int); END $$",

@@ -1,6 +1,7 @@
 //! The SHOW commands: columns, types and order as in PgBouncer 1.25.
 
 mod connections;
+mod listeners;
 mod nodes;
 mod pools;
 mod settings;
@@ -31,6 +32,7 @@ static SHOWS: &[(&str, Columns)] = &[
     ("STATS_TOTALS", stats::STATS_TOTALS),
     ("STATS_AVERAGES", stats::STATS_AVERAGES),
     ("TOTALS", stats::TOTALS),
+    ("LISTENERS", listeners::LISTENERS),
     ("NODES", nodes::NODES),
     ("ROUTES", nodes::ROUTES),
     ("CONFIG", settings::CONFIG),
@@ -63,6 +65,7 @@ pub(super) async fn rows(commands: &Commands, what: &str) -> Vec<Row> {
         "STATS_TOTALS" => stats::totals_by_database(commands),
         "STATS_AVERAGES" => stats::averages_by_database(commands),
         "TOTALS" => stats::totals(commands),
+        "LISTENERS" => listeners::listeners(commands),
         "NODES" => nodes::nodes(commands),
         "ROUTES" => nodes::routes(commands),
         "CONFIG" => settings::config(commands),

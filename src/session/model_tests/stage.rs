@@ -181,6 +181,9 @@ impl Stage {
             now: self.now,
             counts: Counts::default(),
             flush: false,
+            listens: false,
+            heard: true,
+            lacks: None,
             refuses: false,
         };
         let (used, stop) = upstream.translate(input, &mut out);

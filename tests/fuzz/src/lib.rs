@@ -86,9 +86,13 @@ impl Relay {
             now: 0,
             counts: Default::default(),
             flush: false,
+            listens: true,
+            heard: true,
+            lacks: None,
             refuses: false,
         };
         let (used, stop) = upstream.translate(&self.from_client, &mut out);
+        let lacks = upstream.lacks.take();
         self.to_server.extend_from_slice(out.finish());
         self.from_client.drain(..used);
         self.held = stop == Stop::Held;
@@ -98,6 +102,11 @@ impl Relay {
             Stop::NeedMore => assert!(self.from_client.len() <= STREAM_OVER.max(MAX_PACKET + HEADER)),
             Stop::Held => {}
             Stop::Full => return true,
+            Stop::Channels => {
+                let channels = lacks.expect("something is lacking");
+                self.client.channels.get_or_insert_default().kept.extend(channels.listens().map(Into::into));
+                return true;
+            }
             Stop::Terminate => self.over = Some("terminated".to_owned()),
             Stop::Broken(message) => self.over = Some(message),
         }
