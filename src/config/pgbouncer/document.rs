@@ -63,6 +63,18 @@ const DEVIATIONS: &[[&str; 4]] = &[
         "RECONNECT after a change",
     ],
     [
+        "TLS",
+        "OpenSSL: also 1.0 and 1.1, and many suites",
+        "1.2 and 1.3, suites with ECDHE and AES-GCM or ChaCha20",
+        "`client_tls_ciphers` and the like choose among these",
+    ],
+    [
+        "`server_tls_sslmode = require` with `server_tls_ca_file`",
+        "The file makes no difference",
+        "As in libpq, the certificate has to be signed by an authority of the file",
+        "`server_tls_ca_file`",
+    ],
+    [
         "Bad values",
         "`pool_size=x` is 0, which is no limit; ports beyond 65535 and negative sizes are taken",
         "Refused: they never mean what they say",

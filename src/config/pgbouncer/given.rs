@@ -47,8 +47,7 @@ pub(super) fn apply(
             return Ok(told);
         }
         Meaning::Only(values, remedy) => {
-            let right = values.iter().any(|right| right.eq_ignore_ascii_case(&normal))
-                || name.ends_with("_protocols") && has_both_protocols(&normal);
+            let right = values.contains(&normal.as_str());
             let message = format!("{name} = {} is not supported", value.escape_debug());
             return if right { Ok(None) } else { Err(Refused { message, remedy: remedy.to_owned() }) };
         }
@@ -105,11 +104,6 @@ fn level_of(verbose: &str) -> &'static str {
         1 => "debug",
         _ => "trace",
     }
-}
-
-fn has_both_protocols(value: &str) -> bool {
-    let words: Vec<_> = value.split([',', ':', ' ']).map(|word| word.trim().to_ascii_lowercase()).collect();
-    ["tlsv1.2", "tlsv1.3"].iter().all(|version| words.iter().any(|word| word == version))
 }
 
 /// Settings that mean almost what pooler's of some name means. `None`: there is nothing to set.
