@@ -154,10 +154,11 @@ const DEVIATIONS: &[[&str; 4]] = &[
         "UTC; the `id` of SHOW CLIENTS and SHOW SERVERS in that place (0 during the login)",
         "`log_format` (pooler.toml)",
     ],
+    ["SUSPEND, SHOW FDS", "There up to 1.25", "Not there", ""],
     [
-        "SUSPEND, SHOW FDS, MEM, SOCKETS, DNS_HOSTS, DNS_ZONES, PEERS, PEER_POOLS",
-        "There (SUSPEND and FDS up to 1.25)",
-        "Not there",
+        "SHOW MEM, PEERS, PEER_POOLS, DNS_HOSTS, DNS_ZONES",
+        "Rows of objects in memory, peers, DNS",
+        "No rows: there is nothing of that",
         "",
     ],
 ];
@@ -184,7 +185,7 @@ fn page() -> String {
         }
     }
     out.push_str("\n## Settings that mean the same\n\n");
-    let is_same = |meaning| matches!(meaning, Meaning::Same | Meaning::Named(_) | Meaning::Own);
+    let is_same = |meaning| matches!(meaning, Meaning::Same | Meaning::Own);
     let same = PARAMETERS.iter().filter(|p| is_same(p.meaning) && p.name != "conffile");
     let names: Vec<_> = same.map(|parameter| format!("`{}`", parameter.name)).collect();
     let _ = writeln!(out, "{}.", names.join(", "));

@@ -55,8 +55,6 @@ pub(super) fn apply(
             Some(found) => found,
             None => return Ok(None),
         },
-        Meaning::Named("log_level") => ("log_level", Input::text(level_of(&normal))),
-        Meaning::Named(target) => (target, input(parameter.form, &normal, value)),
         Meaning::Same => (name, input(parameter.form, &normal, value)),
     };
     let applied = find(SETTINGS, target).and_then(|row| {
@@ -124,13 +122,11 @@ fn own(name: &'static str, normal: &str, value: &str) -> Result<Option<(&'static
         }
         // Milliseconds.
         "tcp_user_timeout" => Some(("tcp_user_timeout", Input::text(format!("{normal}ms")))),
-        "unix_socket_mode" => {
-            Some(("unix_socket_mode", Input::Integer { value: number.unwrap_or(-1), radix: 8 }))
-        }
+        "verbose" => Some(("log_level", Input::text(level_of(normal)))),
         "conffile" if !value.is_empty() => {
             return Err(refused("remove it: the file is named on the command line"));
         }
-        // Of use only with an auth_type that is refused.
+        // conffile without a value.
         _ => None,
     })
 }

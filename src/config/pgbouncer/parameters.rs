@@ -3,7 +3,7 @@
 //! The order is that of PgBouncer's SHOW CONFIG.
 
 use Form::{Flag, Int, Mode, Text, Time, Words};
-use Meaning::{Named, Only, Own, Same, Unused};
+use Meaning::{Only, Own, Same, Unused};
 
 /// How a value is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +26,6 @@ pub(super) enum Form {
 pub(super) enum Meaning {
     /// pooler's setting of the same name.
     Same,
-    /// pooler's setting of this name.
-    Named(&'static str),
     /// The reader knows.
     Own,
     /// Any value is as good as any other, for this reason. Other than the default is told at the start.
@@ -166,9 +164,9 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     live("transaction_timeout", "0", Time, Same),
     fixed("unix_socket_dir", "/tmp", Text, Same),
     fixed("unix_socket_group", "", Text, Same),
-    fixed("unix_socket_mode", "0777", Mode, Own),
+    fixed("unix_socket_mode", "0777", Mode, Same),
     Parameter { name: "user", default: None, form: Text, changeable: false, meaning: Same },
-    Parameter { name: "verbose", default: None, form: Int, changeable: true, meaning: Named("log_level") },
+    Parameter { name: "verbose", default: None, form: Int, changeable: true, meaning: Own },
 ];
 
 const AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin";
