@@ -474,9 +474,9 @@ fn a_usual_configuration_serves_as_it_is() {
     ] {
         assert!(stage.read("stderr").contains(part), "{part} in\n{}", stage.read("stderr"));
     }
+    run.stop();
     assert_eq!(stage.read("stderr"), stage.read("pgbouncer.log"));
     assert!(!stage.read("stderr").contains(&password_of("app")));
-    run.stop();
     assert!(!stage.path("pgbouncer.pid").exists());
 }
 
