@@ -5,18 +5,18 @@
 //! | layer | owns |
 //! |---|---|
 //! | `error`, `protocol` | how errors are told; tags, headers, startup packets, encoding |
-//! | `config`, `auth` | settings table, `pooler.toml`; SCRAM, md5, stored secrets (pure) |
+//! | `config`, `auth` | settings table, `pooler.toml`, pgbouncer.ini, HBA rules; SCRAM, md5, stored secrets (pure) |
 //! | `sql` | what a text does: lexer, classes, what is known of a database's catalog (pure) |
 //! | `session` | reply queue, prepared statements, parameter labels, translation both ways (pure) |
 //! | `net` | sockets of a worker, TLS |
 //! | `server` | connecting and logging in to PostgreSQL, cancel requests |
 //! | `cluster` | the nodes of a database: roles, and what replicas have caught up with |
 //! | `pool` | budgets, the shared face of a pool, statistics |
-//! | `client` | from accept to a proven login; limits on clients |
+//! | `client` | from accept to a proven login, auth_query; limits on clients |
 //! | `worker` | threads with an epoll each: queues, relay, release, deadlines; what they share (`worker::process`) |
-//! | `cli` | arguments |
+//! | `cli` | arguments, also those of PgBouncer |
 //! | `admin` | what operators can do: the console, its commands, reload |
-//! | `app` | the process: log, listeners, signals |
+//! | `app` | the process: log, listeners, signals, user, background, pid file |
 //! | `demo` | throwaway clusters, for `pooler demo` and the tests |
 //!
 //! *Client* and *server* are the two ends of pooler (a server is one connection to PostgreSQL); *upstream* is the way from

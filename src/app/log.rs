@@ -131,7 +131,7 @@ fn filter_of(level: &str) -> String {
 /// A place that cannot be written to.
 #[derive(Debug, thiserror::Error)]
 enum SinkError {
-    #[error("cannot open logfile: '{}': {source}", path.display())]
+    #[error("Cannot open logfile: '{}': {source}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("cannot make a socket for syslog: {0}")]
     Syslog(io::Error),

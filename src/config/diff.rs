@@ -26,7 +26,14 @@ pub struct Diff {
 }
 
 /// A change of these concerns connections to every server.
-const SERVER_TLS_FILES: [&str; 3] = ["server_tls_ca_file", "server_tls_cert_file", "server_tls_key_file"];
+const SERVER_TLS: [&str; 6] = [
+    "server_tls_ca_file",
+    "server_tls_cert_file",
+    "server_tls_key_file",
+    "server_tls_protocols",
+    "server_tls_ciphers",
+    "server_tls13_ciphers",
+];
 
 impl Config {
     /// What changes when `new` takes the place of `old`. Files are compared by name, not by content, except
@@ -39,12 +46,12 @@ impl Config {
                 Change::Restart => diff.needs_restart.push(row.name),
             }
         }
-        let tls_files_changed = diff.settings_changed.iter().any(|name| SERVER_TLS_FILES.contains(name));
+        let tls_changed = diff.settings_changed.iter().any(|name| SERVER_TLS.contains(name));
         diff.databases_added = missing(&new.databases, &old.databases);
         diff.databases_removed = missing(&old.databases, &new.databases);
         for (name, database) in &old.databases {
             let Some(changed) = new.databases.get(name) else { continue };
-            let same_way = !tls_files_changed
+            let same_way = !tls_changed
                 && old.server_tls_sslmode(database) == new.server_tls_sslmode(changed)
                 && same_connection(database, changed);
             if !same_way {

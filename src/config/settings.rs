@@ -319,6 +319,13 @@ settings! {
         client_tls_key_file: Option<PathBuf> = "", FilePath, Live;
         /// Certificate authorities of client certificates, PEM.
         client_tls_ca_file: Option<PathBuf> = "", FilePath, Live;
+        /// Protocols: a list of `tlsv1.2` and `tlsv1.3`, or `secure` for both.
+        client_tls_protocols: String = "secure", Text, Live, "PgBouncer can also speak TLS 1.0 and 1.1.";
+        /// Cipher suites of TLS 1.2, as a list of OpenSSL's (`HIGH:!AES128`, or names), or `default`. There are those with ECDHE and
+        /// AES-GCM or ChaCha20-Poly1305.
+        client_tls_ciphers: String = "default", Text, Live, "OpenSSL has more suites.";
+        /// Cipher suites of TLS 1.3 by their names, as `TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256`; empty: all.
+        client_tls13_ciphers: String = "", Text, Live;
     }
     "TLS towards servers" {
         /// As libpq's sslmode: `disable`, `allow`, `prefer` (TLS if the server can), `require` (only with TLS),
@@ -330,6 +337,12 @@ settings! {
         server_tls_cert_file: Option<PathBuf> = "", FilePath, Live;
         /// Its private key, PEM.
         server_tls_key_file: Option<PathBuf> = "", FilePath, Live;
+        /// As `client_tls_protocols`.
+        server_tls_protocols: String = "secure", Text, Live, "PgBouncer can also speak TLS 1.0 and 1.1.";
+        /// As `client_tls_ciphers`.
+        server_tls_ciphers: String = "default", Text, Live, "OpenSSL has more suites.";
+        /// As `client_tls13_ciphers`.
+        server_tls13_ciphers: String = "", Text, Live;
     }
     "TCP" {
         /// Let the kernel probe silent connections.

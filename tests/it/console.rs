@@ -32,9 +32,12 @@ fn result_sets() -> Vec<(&'static str, Vec<(&'static str, u32)>)> {
         .chain(list(T, "tls application_name"))
         .chain(list(I, "prepared_statements id"))
         .collect();
+    let buffers = "recv_pos pkt_pos pkt_remain send_pos send_remain pkt_avail send_avail";
     let averages = "database server_assignment_count xact_count query_count bytes_received bytes_sent xact_time \
          query_time wait_time";
     vec![
+        ("SOCKETS", connections.iter().copied().chain(list(I, buffers)).collect()),
+        ("ACTIVE_SOCKETS", connections.iter().copied().chain(list(I, buffers)).collect()),
         // The last ones are not PgBouncer's.
         ("CLIENTS", connections.iter().copied().chain([("route", T)]).collect()),
         ("SERVERS", connections.into_iter().chain([("pinned", T)]).collect()),
@@ -161,6 +164,39 @@ fn result_sets_have_pgbouncers_columns_in_both_protocols() {
     }
     let closed = admin.try_sql("SHOW FDS").unwrap_err();
     assert_eq!(message_of(&closed).1, "invalid command 'SHOW FDS', use SHOW HELP;");
+}
+
+#[test]
+fn what_there_is_nothing_of_is_shown_as_nothing() {
+    let pair = Pair::new();
+    let mut admin = pair.pooler.admin();
+    for (what, columns) in [
+        ("MEM", "name size used free memtotal"),
+        ("PEERS", "peer_id host port pool_size"),
+        ("PEER_POOLS", "peer_id cl_active_cancel_req cl_waiting_cancel_req sv_active_cancel sv_login"),
+        ("DNS_HOSTS", "hostname ttl addrs"),
+        ("DNS_ZONES", "zonename serial count"),
+    ] {
+        admin.send(&query(&format!("SHOW {what}")));
+        let frames = admin.ready(1);
+        let tags: String = frames.iter().map(|frame| char::from(frame.tag)).collect();
+        let names: Vec<_> = described(&frames[0]).into_iter().map(|(name, _)| name).collect();
+        assert_eq!((tags.as_str(), names.join(" ").as_str()), ("TCZ", columns));
+    }
+}
+
+#[test]
+fn sockets_are_clients_and_servers_with_the_states_of_both() {
+    let pair = Pair::new();
+    let mut app = pair.pooler.connect();
+    app.sql("BEGIN");
+    let state = |rows: &[Vec<(String, String)>], kind: &str| row_where(rows, "type", kind)["state"].clone();
+    let all = pair.pooler.console("SHOW SOCKETS");
+    assert_eq!((state(&all, "S").as_str(), all.len()), ("sv_active", 3), "{all:?}");
+    assert_eq!(row_where(&all, "user", "app")["database"], pair.database.name);
+    app.sql("COMMIT");
+    let active = pair.pooler.console("SHOW ACTIVE_SOCKETS");
+    assert_eq!((state(&active, "C").as_str(), active.len()), ("cl_active", 1), "the console's: {active:?}");
 }
 
 #[test]

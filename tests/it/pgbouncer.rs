@@ -474,9 +474,9 @@ fn a_usual_configuration_serves_as_it_is() {
     ] {
         assert!(stage.read("stderr").contains(part), "{part} in\n{}", stage.read("stderr"));
     }
+    run.stop();
     assert_eq!(stage.read("stderr"), stage.read("pgbouncer.log"));
     assert!(!stage.read("stderr").contains(&password_of("app")));
-    run.stop();
     assert!(!stage.path("pgbouncer.pid").exists());
 }
 
@@ -556,7 +556,7 @@ fn tls_towards_clients_is_as_configured() {
             "[databases]\n{} = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = @PORT@\n\
              unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = @DIR@/userlist.txt\nclient_tls_sslmode = require\n\
              client_tls_cert_file = @DIR@/server.crt\nclient_tls_key_file = @DIR@/server.key\n\
-             client_tls_protocols = tlsv1.2,tlsv1.3\nclient_tls_ciphers = fast\nserver_tls_sslmode = require\n",
+             client_tls_protocols = tlsv1.1,tlsv1.2\nclient_tls_ciphers = HIGH:!aNULL:!AES256:!CHACHA20\nserver_tls_sslmode = require\n",
             database.name, database.port
         ),
     );
@@ -572,6 +572,9 @@ fn tls_towards_clients_is_as_configured() {
         )
     };
     assert_eq!(out(&ask("require")), "t\n", "{}", err(&ask("require")));
+    run.wait_for_log("user=app tls=TLSv1.2/TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 replication=no");
+    let newer = ask("require ssl_min_protocol_version=TLSv1.3");
+    assert_ne!(newer.status.code(), Some(0));
     assert!(err(&ask("disable")).contains("SSL required"), "{}", err(&ask("disable")));
     run.stop();
 }

@@ -1,4 +1,4 @@
-//! SHOW CLIENTS and SHOW SERVERS.
+//! SHOW CLIENTS, SHOW SERVERS and SHOW SOCKETS.
 
 use super::{
     super::result::{
@@ -40,6 +40,24 @@ const CONNECTION: [(&str, Kind); 21] = [
 
 pub(super) const SERVERS: Columns = &and("pinned");
 pub(super) const CLIENTS: Columns = &and("route");
+
+/// Those of PgBouncer, whose last ones are about its buffers.
+pub(super) const SOCKETS: Columns = &{
+    let mut columns = [("", Int4); CONNECTION.len() + BUFFERS.len()];
+    let (connection, buffers) = columns.split_at_mut(CONNECTION.len());
+    connection.copy_from_slice(&CONNECTION);
+    buffers.copy_from_slice(&BUFFERS);
+    columns
+};
+const BUFFERS: [(&str, Kind); 7] = [
+    ("recv_pos", Int4),
+    ("pkt_pos", Int4),
+    ("pkt_remain", Int4),
+    ("send_pos", Int4),
+    ("send_remain", Int4),
+    ("pkt_avail", Int4),
+    ("send_avail", Int4),
+];
 
 /// The columns of PgBouncer, and one that it has nothing of.
 const fn and(more: &'static str) -> [(&'static str, Kind); CONNECTION.len() + 1] {
@@ -121,6 +139,25 @@ pub(super) async fn servers(commands: &Commands) -> Vec<Row> {
         ]
     });
     rows.collect()
+}
+
+/// All connections, or those that are at work. Buffers are not told: they are taken when bytes come.
+pub(super) async fn sockets(commands: &Commands, active: bool) -> Vec<Row> {
+    const STATE: usize = 4;
+    let mut rows = Vec::new();
+    for (prefix, found) in [("sv", servers(commands).await), ("cl", clients(commands).await)] {
+        for mut row in found {
+            row.truncate(CONNECTION.len());
+            let Some(state) = row.get_mut(STATE).and_then(Option::as_mut) else { continue };
+            if active && state != "active" {
+                continue;
+            }
+            state.insert_str(0, &format!("{prefix}_"));
+            row.extend(BUFFERS.iter().map(|_| text(0)));
+            rows.push(row);
+        }
+    }
+    rows
 }
 
 /// Unix microseconds as `YYYY-MM-DD HH:MM:SS UTC`.

@@ -10,7 +10,7 @@ mod stats;
 
 use super::result::{
     Columns,
-    Kind::{Int8, Text},
+    Kind::{Int4, Int8, Text},
     Row,
 };
 use crate::{admin::commands::Commands, config::PoolMode, worker::report::ReportKind};
@@ -27,6 +27,23 @@ static SHOWS: &[(&str, Columns)] = &[
     ("POOLS", pools::POOLS),
     ("CLIENTS", connections::CLIENTS),
     ("SERVERS", connections::SERVERS),
+    ("SOCKETS", connections::SOCKETS),
+    ("ACTIVE_SOCKETS", connections::SOCKETS),
+    // What there is nothing of here: programs ask for it all the same.
+    ("MEM", &[("name", Text), ("size", Int4), ("used", Int4), ("free", Int4), ("memtotal", Int4)]),
+    ("PEERS", &[("peer_id", Int4), ("host", Text), ("port", Int4), ("pool_size", Int4)]),
+    (
+        "PEER_POOLS",
+        &[
+            ("peer_id", Int4),
+            ("cl_active_cancel_req", Int4),
+            ("cl_waiting_cancel_req", Int4),
+            ("sv_active_cancel", Int4),
+            ("sv_login", Int4),
+        ],
+    ),
+    ("DNS_HOSTS", &[("hostname", Text), ("ttl", Int8), ("addrs", Text)]),
+    ("DNS_ZONES", &[("zonename", Text), ("serial", Int8), ("count", Int4)]),
     ("DATABASES", pools::DATABASES),
     ("USERS", pools::USERS),
     ("STATS", stats::STATS),
@@ -65,6 +82,8 @@ pub(super) async fn rows(commands: &Commands, what: &str) -> Vec<Row> {
         "POOLS" => pools::pools(commands).await,
         "CLIENTS" => connections::clients(commands).await,
         "SERVERS" => connections::servers(commands).await,
+        "SOCKETS" => connections::sockets(commands, false).await,
+        "ACTIVE_SOCKETS" => connections::sockets(commands, true).await,
         "DATABASES" => pools::databases(commands),
         "USERS" => pools::users(commands),
         "STATS" => stats::stats(commands),

@@ -63,6 +63,18 @@ const DEVIATIONS: &[[&str; 4]] = &[
         "RECONNECT after a change",
     ],
     [
+        "TLS",
+        "OpenSSL: also 1.0 and 1.1, and many suites",
+        "1.2 and 1.3, suites with ECDHE and AES-GCM or ChaCha20",
+        "`client_tls_ciphers` and the like choose among these",
+    ],
+    [
+        "`server_tls_sslmode = require` with `server_tls_ca_file`",
+        "The file makes no difference",
+        "As in libpq, the certificate has to be signed by an authority of the file",
+        "`server_tls_ca_file`",
+    ],
+    [
         "Bad values",
         "`pool_size=x` is 0, which is no limit; ports beyond 65535 and negative sizes are taken",
         "Refused: they never mean what they say",
@@ -142,10 +154,11 @@ const DEVIATIONS: &[[&str; 4]] = &[
         "UTC; the `id` of SHOW CLIENTS and SHOW SERVERS in that place (0 during the login)",
         "`log_format` (pooler.toml)",
     ],
+    ["SUSPEND, SHOW FDS", "There up to 1.25", "Not there", ""],
     [
-        "SUSPEND, SHOW FDS, MEM, SOCKETS, DNS_HOSTS, DNS_ZONES, PEERS, PEER_POOLS",
-        "There (SUSPEND and FDS up to 1.25)",
-        "Not there",
+        "SHOW MEM, PEERS, PEER_POOLS, DNS_HOSTS, DNS_ZONES",
+        "Rows of objects in memory, peers, DNS",
+        "No rows: there is nothing of that",
         "",
     ],
 ];
@@ -172,7 +185,7 @@ fn page() -> String {
         }
     }
     out.push_str("\n## Settings that mean the same\n\n");
-    let is_same = |meaning| matches!(meaning, Meaning::Same | Meaning::Named(_) | Meaning::Own);
+    let is_same = |meaning| matches!(meaning, Meaning::Same | Meaning::Own);
     let same = PARAMETERS.iter().filter(|p| is_same(p.meaning) && p.name != "conffile");
     let names: Vec<_> = same.map(|parameter| format!("`{}`", parameter.name)).collect();
     let _ = writeln!(out, "{}.", names.join(", "));

@@ -47,8 +47,7 @@ pub(super) fn apply(
             return Ok(told);
         }
         Meaning::Only(values, remedy) => {
-            let right = values.iter().any(|right| right.eq_ignore_ascii_case(&normal))
-                || name.ends_with("_protocols") && has_both_protocols(&normal);
+            let right = values.contains(&normal.as_str());
             let message = format!("{name} = {} is not supported", value.escape_debug());
             return if right { Ok(None) } else { Err(Refused { message, remedy: remedy.to_owned() }) };
         }
@@ -56,8 +55,6 @@ pub(super) fn apply(
             Some(found) => found,
             None => return Ok(None),
         },
-        Meaning::Named("log_level") => ("log_level", Input::text(level_of(&normal))),
-        Meaning::Named(target) => (target, input(parameter.form, &normal, value)),
         Meaning::Same => (name, input(parameter.form, &normal, value)),
     };
     let applied = find(SETTINGS, target).and_then(|row| {
@@ -107,11 +104,6 @@ fn level_of(verbose: &str) -> &'static str {
     }
 }
 
-fn has_both_protocols(value: &str) -> bool {
-    let words: Vec<_> = value.split([',', ':', ' ']).map(|word| word.trim().to_ascii_lowercase()).collect();
-    ["tlsv1.2", "tlsv1.3"].iter().all(|version| words.iter().any(|word| word == version))
-}
-
 /// Settings that mean almost what pooler's of some name means. `None`: there is nothing to set.
 fn own(name: &'static str, normal: &str, value: &str) -> Result<Option<(&'static str, Input)>, Refused> {
     let number = int(normal);
@@ -130,13 +122,11 @@ fn own(name: &'static str, normal: &str, value: &str) -> Result<Option<(&'static
         }
         // Milliseconds.
         "tcp_user_timeout" => Some(("tcp_user_timeout", Input::text(format!("{normal}ms")))),
-        "unix_socket_mode" => {
-            Some(("unix_socket_mode", Input::Integer { value: number.unwrap_or(-1), radix: 8 }))
-        }
+        "verbose" => Some(("log_level", Input::text(level_of(normal)))),
         "conffile" if !value.is_empty() => {
             return Err(refused("remove it: the file is named on the command line"));
         }
-        // Of use only with an auth_type that is refused.
+        // conffile without a value.
         _ => None,
     })
 }

@@ -3,7 +3,7 @@
 //! The order is that of PgBouncer's SHOW CONFIG.
 
 use Form::{Flag, Int, Mode, Text, Time, Words};
-use Meaning::{Named, Only, Own, Same, Unused};
+use Meaning::{Only, Own, Same, Unused};
 
 /// How a value is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +26,6 @@ pub(super) enum Form {
 pub(super) enum Meaning {
     /// pooler's setting of the same name.
     Same,
-    /// pooler's setting of this name.
-    Named(&'static str),
     /// The reader knows.
     Own,
     /// Any value is as good as any other, for this reason. Other than the default is told at the start.
@@ -62,10 +60,6 @@ const fn fixed(name: &'static str, default: &'static str, form: Form, meaning: M
 
 const OFF: &[&str] = &["0"];
 const NONE: &[&str] = &[""];
-const CIPHERS: &[&str] = &["default", "secure", "fast", "normal", "all"];
-const CIPHERS_REMEDY: &str = "remove it: what is offered cannot be chosen; it is TLS 1.3, and of TLS 1.2 what has ECDHE with AES-GCM or ChaCha20";
-const PROTOCOLS: &[&str] = &["secure", "all", "default"];
-const PROTOCOLS_REMEDY: &str = "set secure, or remove it: TLS 1.2 and 1.3 are always offered together";
 const CURVES: &str = "X25519, P-256 and P-384 are always offered";
 const DNS: &str = "names are looked up, as the system does it, for each connection";
 const PEERS: &str = "remove peer_id, [peers] and so_reuseport, and run one process: it uses all cores, and knows every cancel key";
@@ -87,14 +81,14 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     live("cancel_wait_timeout", "10", Time, Same),
     live("client_idle_timeout", "0", Time, Same),
     live("client_login_timeout", "60", Time, Same),
-    null("client_tls13_ciphers", Text, Only(NONE, CIPHERS_REMEDY)),
+    null("client_tls13_ciphers", Text, Same),
     live("client_tls_ca_file", "", Text, Same),
     live("client_tls_cert_file", "", Text, Same),
-    live("client_tls_ciphers", "default", Text, Only(CIPHERS, CIPHERS_REMEDY)),
+    live("client_tls_ciphers", "default", Text, Same),
     live("client_tls_dheparams", "auto", Text, Unused("no cipher suite with DHE is offered")),
     live("client_tls_ecdhcurve", "auto", Text, Unused(CURVES)),
     live("client_tls_key_file", "", Text, Same),
-    live("client_tls_protocols", "secure", Text, Only(PROTOCOLS, PROTOCOLS_REMEDY)),
+    live("client_tls_protocols", "secure", Text, Same),
     live("client_tls_sslmode", "disable", Words, Same),
     null("conffile", Text, Own),
     live("default_pool_size", "20", Int, Same),
@@ -145,12 +139,12 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     live("server_reset_query", "DISCARD ALL", Text, Same),
     live("server_reset_query_always", "0", Flag, Same),
     live("server_round_robin", "0", Flag, Same),
-    null("server_tls13_ciphers", Text, Only(NONE, CIPHERS_REMEDY)),
+    null("server_tls13_ciphers", Text, Same),
     live("server_tls_ca_file", "", Text, Same),
     live("server_tls_cert_file", "", Text, Same),
-    live("server_tls_ciphers", "default", Text, Only(CIPHERS, CIPHERS_REMEDY)),
+    live("server_tls_ciphers", "default", Text, Same),
     live("server_tls_key_file", "", Text, Same),
-    live("server_tls_protocols", "secure", Text, Only(PROTOCOLS, PROTOCOLS_REMEDY)),
+    live("server_tls_protocols", "secure", Text, Same),
     live("server_tls_sslmode", "prefer", Words, Same),
     fixed("so_reuseport", "0", Flag, Same),
     live("stats_period", "60", Int, Same),
@@ -170,9 +164,9 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     live("transaction_timeout", "0", Time, Same),
     fixed("unix_socket_dir", "/tmp", Text, Same),
     fixed("unix_socket_group", "", Text, Same),
-    fixed("unix_socket_mode", "0777", Mode, Own),
+    fixed("unix_socket_mode", "0777", Mode, Same),
     Parameter { name: "user", default: None, form: Text, changeable: false, meaning: Same },
-    Parameter { name: "verbose", default: None, form: Int, changeable: true, meaning: Named("log_level") },
+    Parameter { name: "verbose", default: None, form: Int, changeable: true, meaning: Own },
 ];
 
 const AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin";

@@ -7,6 +7,7 @@
 mod certificate;
 mod files;
 mod subject;
+mod suites;
 mod to_clients;
 mod to_servers;
 mod verify;
@@ -39,6 +40,9 @@ pub enum TlsError {
     /// A setting is missing that another one asks for.
     #[error("{setting} is not set, but {because}")]
     Missing { setting: &'static str, because: &'static str },
+    /// Protocols or cipher suites of which there are none.
+    #[error("{setting}: \"{}\" leaves nothing to offer", text.escape_debug())]
+    Choice { setting: &'static str, text: String },
     /// The system's store of authorities cannot be used.
     #[error("the system's certificate authorities cannot be loaded: {0}")]
     SystemRoots(String),
@@ -62,6 +66,10 @@ impl TlsError {
                 "The first certificate of the file must be the one that the key was made for.".into()
             }
             Self::Missing { setting, .. } => format!("Set {setting}."),
+            Self::Choice { .. } => {
+                "There are TLS 1.2 and 1.3, and suites with ECDHE and AES-GCM or ChaCha20: name some of these, or remove the setting."
+                    .into()
+            }
             Self::SystemRoots(_) => "Set server_tls_ca_file, or install the system's ca-certificates.".into(),
             Self::Setup(_) => "Check the TLS settings.".into(),
         }

@@ -7,7 +7,9 @@ use rustls::{
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
-use super::{ALPN, Fingerprint, TlsError, certificate::server_end_point, files::Files, provider};
+use super::{
+    ALPN, Fingerprint, TlsError, certificate::server_end_point, files::Files, provider, suites::Choice,
+};
 use crate::config::{Settings, SslMode};
 
 const CERT_FILE: &str = "client_tls_cert_file";
@@ -49,8 +51,14 @@ impl ClientTls {
         files.note(mode);
         let chain = files.certificates(CERT_FILE, certificate)?;
         let server_end_point = chain.first().and_then(|leaf| server_end_point(leaf)).unwrap_or_default();
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
+        let choice = Choice {
+            protocols: ("client_tls_protocols", &settings.client_tls_protocols),
+            ciphers: ("client_tls_ciphers", &settings.client_tls_ciphers),
+            ciphers13: ("client_tls13_ciphers", &settings.client_tls13_ciphers),
+        };
+        files.note((choice.protocols, choice.ciphers, choice.ciphers13));
+        let mut config = ServerConfig::builder_with_provider(choice.provider()?)
+            .with_protocol_versions(&choice.versions()?)
             .map_err(|e| TlsError::Setup(e.to_string()))?
             .with_client_cert_verifier(client_verifier(settings, &mut files)?)
             .with_single_cert(chain, files.key(KEY_FILE, key)?)

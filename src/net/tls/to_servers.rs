@@ -14,7 +14,7 @@ use rustls::{
 use super::{
     ALPN, Fingerprint, TlsError,
     files::Files,
-    provider,
+    suites::Choice,
     verify::{Check, ServerVerifier},
 };
 use crate::config::{Settings, SslMode};
@@ -56,7 +56,13 @@ impl ServerTls {
     pub fn build(settings: &Settings) -> Result<Self, TlsError> {
         let mut files = Files::new();
         let identity = identity(settings, &mut files)?;
-        let unverified = Arc::new(base(identity)?);
+        let choice = Choice {
+            protocols: ("server_tls_protocols", &settings.server_tls_protocols),
+            ciphers: ("server_tls_ciphers", &settings.server_tls_ciphers),
+            ciphers13: ("server_tls13_ciphers", &settings.server_tls13_ciphers),
+        };
+        files.note((choice.protocols, choice.ciphers, choice.ciphers13));
+        let unverified = Arc::new(base(identity, &choice)?);
         let verified = match &settings.server_tls_ca_file {
             Some(path) => Some(Verified::from_file(&unverified, path, &mut files)?),
             None => None,
@@ -144,10 +150,10 @@ fn identity<'a>(settings: &'a Settings, files: &mut Files) -> Result<Option<Iden
 }
 
 /// A configuration that takes any certificate of the server.
-fn base(identity: Option<Identity<'_>>) -> Result<ClientConfig, TlsError> {
+fn base(identity: Option<Identity<'_>>, choice: &Choice<'_>) -> Result<ClientConfig, TlsError> {
     let verifier = ServerVerifier::new(Check::Nothing, Arc::new(RootCertStore::empty()), Arc::new([]));
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
+    let builder = ClientConfig::builder_with_provider(choice.provider()?)
+        .with_protocol_versions(&choice.versions()?)
         .map_err(|e| TlsError::Setup(e.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
