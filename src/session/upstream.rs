@@ -36,6 +36,10 @@ const REFUSAL: &[u8] = b"DO $pooler$ BEGIN RAISE EXCEPTION \
     'settings of pooler itself cannot be set or shown behind statements that no Sync has ended' \
     USING ERRCODE = '0A000', HINT = 'Send Sync first, and the statement alone.'; END $pooler$\0\0\0";
 
+/// In front of a statement's name on servers: a name that no server knows, for a client to which the statement means something
+/// else than to the server.
+pub(super) const CHANGED: &[u8] = b"changed ";
+
 /// Why reading stopped.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -123,7 +127,9 @@ impl Upstream<'_> {
             if out.staged() > MAX_STAGED {
                 return (pos, Stop::Full);
             }
-            if self.is_held(header.tag, message) {
+            if self.is_held(header.tag, message)
+                || header.tag == fe::BIND && self.must_look_first(message, out)
+            {
                 // So that what is waited for does come, whatever else is owed.
                 encode::message(out.inject(), fe::FLUSH, |_| {});
                 self.flush = true;
@@ -176,6 +182,26 @@ impl Upstream<'_> {
             let same = statement.as_ref().is_some_and(|s| Arc::ptr_eq(s, &detail.statement));
             prepares || same || *detail.name == *name
         })
+    }
+
+    /// Whether the server's copy is still to be described, or to be made, before it is known to mean what the client was told.
+    fn must_look_first(&mut self, message: &[u8], out: &mut Outgoing<'_>) -> bool {
+        let Some(limit) = self.max_statements else { return false };
+        let Some(known) = self.client.statements.as_ref().filter(|known| !known.is_empty()) else {
+            return false;
+        };
+        let Some(name) = name_in(fe::BIND, message.get(HEADER..).unwrap_or_default()) else { return false };
+        let Some((statement, _)) = known.told(name) else { return false };
+        let pipeline = &self.server.pipeline;
+        if pipeline.skipping() || pipeline.copy_in() {
+            return false;
+        }
+        if self.server.statements.copy_of(statement) == Copy::Fresh {
+            return self.server.statements.meaning_of(statement).is_none() && pipeline.describes(statement);
+        }
+        let statement = Arc::clone(statement);
+        self.ensure(&statement, name, limit, out);
+        true
     }
 
     /// The named statement that a message is about.
@@ -292,6 +318,8 @@ impl Upstream<'_> {
         self.client.statements.get_or_insert_default().insert(name, Arc::clone(&statement));
         let copy = self.server.statements.touch(&statement);
         if copy == Copy::Fresh && self.is_recent(&statement) {
+            let meaning = self.server.statements.meaning_of(&statement);
+            self.client.statements.get_or_insert_default().tell(name, &statement, meaning);
             self.server.pipeline.push_statement(Expected::SyntheticParse, name, &statement);
             return true;
         }
@@ -353,7 +381,12 @@ impl Upstream<'_> {
         if effect.is_some() || !self.server.effects.are_none() {
             self.server.effects.bind(portal, effect);
         }
-        let Some(reached) = self.reach(name, out) else { return self.note(Expected::Bind) };
+        let Some(mut reached) = self.reach(name, out) else { return self.note(Expected::Bind) };
+        if let Reached::Statement(statement) = &reached
+            && self.is_changed(name, statement)
+        {
+            reached = Reached::Nothing([CHANGED, &statement.server_name].concat());
+        }
         let server_name = reached.server_name();
         self.server.pipeline.push(Expected::Bind);
         // The length as the client sent it: the message may still be on its way.
@@ -368,6 +401,13 @@ impl Upstream<'_> {
         staged.push(0);
         staged.extend_from_slice(values);
         true
+    }
+
+    /// The server's copy takes or gives other types than the client was told when it prepared the statement.
+    fn is_changed(&self, name: &[u8], statement: &Statement) -> bool {
+        let told = self.client.statements.as_ref().and_then(|known| known.told(name));
+        let meaning = self.server.statements.meaning_of(statement);
+        told.zip(meaning).is_some_and(|((_, told), meaning)| told != meaning)
     }
 
     /// What executing a statement will change.
@@ -574,9 +614,10 @@ impl Upstream<'_> {
             statement.write_parse_again(staged);
         }
         statement.write_describe(staged);
+        let told = if expected == Expected::Parse { name } else { b"" };
         let pipeline = &mut self.server.pipeline;
         pipeline.push_statement(expected, name, statement);
-        pipeline.push_statement(Expected::InjectedDescribe, b"", statement);
+        pipeline.push_statement(Expected::InjectedDescribe, told, statement);
     }
 
     /// What the server gets in the place of a statement about pooler itself: text and no types.
