@@ -9,10 +9,11 @@ use super::{
     channels::listen_tag,
     ending::Outcome,
     outgoing::Outgoing,
-    pipeline::{Expected, Synthetic, Undone, Verdict},
+    pipeline::{Detail, Expected, Synthetic, Undone, Verdict},
     state::{ClientSession, NOBODY, SOMEBODY, ServerSession, Shared},
     statements::Description,
     traces::Asking,
+    upstream,
 };
 use crate::protocol::{
     TransactionStatus, backend as be, encode,
@@ -212,7 +213,9 @@ impl Downstream<'_> {
         {
             self.order_refused(expected, message, body);
         }
+        let changed = tag == be::ERROR_RESPONSE && self.is_of_changed(body);
         let reworded = match tag {
+            be::ERROR_RESPONSE if changed => Some(changed_result()),
             be::ERROR_RESPONSE => self.reworded(body),
             _ => listens.then(listen_tag),
         };
@@ -233,7 +236,7 @@ impl Downstream<'_> {
             self.server.erred = true;
             let code = || be::error_field(body, b'C')?.first_chunk().copied();
             // A client that has described the statement must not get rows of another shape from elsewhere instead.
-            if self.ready == 0 && !is_changed_result(body) {
+            if self.ready == 0 && !changed && !is_changed_result(body) {
                 self.error = self.error.or_else(code);
             }
             self.fatal |= is_fatal(body);
@@ -355,6 +358,16 @@ impl Downstream<'_> {
         self.renamed(error).or_else(|| self.hinted(error))
     }
 
+    /// The client has used a statement that means something else now: see [`upstream::CHANGED`].
+    fn is_of_changed(&self, error: &[u8]) -> bool {
+        let message =
+            be::error_field(error, b'C').filter(|code| *code == b"26000").and(be::error_field(error, b'M'));
+        let own = |part: &[u8]| {
+            part.strip_prefix(upstream::CHANGED).is_some_and(|name| self.shared.registry.owns_name(name))
+        };
+        message.is_some_and(|message| message.split(|&b| b == b'"').any(own))
+    }
+
     /// The error in the client's words, if it names a statement as only the pooler does.
     fn renamed(&self, error: &[u8]) -> Option<Vec<u8>> {
         let own = self.own_name(error)?;
@@ -377,14 +390,17 @@ impl Downstream<'_> {
     /// Takes note of what the server says on a statement that was just prepared.
     fn learn(&mut self, tag: u8, body: &[u8]) {
         let server = &mut *self.server;
-        let Some(statement) = server.pipeline.described() else { return };
+        let Some(Detail { name, statement }) = server.pipeline.described() else { return };
         let description = match tag {
             be::PARAMETER_DESCRIPTION => Description::Parameters(body),
             be::ROW_DESCRIPTION => Description::Row(body),
             be::NO_DATA => Description::Row(&[]),
             _ => return,
         };
-        server.statements.learn(statement, description);
+        let meaning = server.statements.learn(statement, description);
+        if let Some(known) = self.client.statements.as_mut().filter(|_| !name.is_empty()) {
+            known.tell(name, statement, meaning);
+        }
     }
 
     /// What the server reports is the truth for it, and for the client that caused it. Returns whether the client is to
@@ -567,6 +583,17 @@ impl ServerSession {
 fn is_changed_result(error: &[u8]) -> bool {
     let field = |code| be::error_field(error, code);
     field(b'C') == Some(b"0A000") && field(b'R') == Some(b"RevalidateCachedQuery")
+}
+
+/// The same error, as PostgreSQL has it.
+fn changed_result() -> Vec<u8> {
+    let mut error = Vec::new();
+    encode::message(&mut error, be::ERROR_RESPONSE, |b| {
+        b.extend_from_slice(
+            b"SERROR\0VERROR\0C0A000\0Mcached plan must not change result type\0Fplancache.c\0RRevalidateCachedQuery\0\0",
+        );
+    });
+    error
 }
 
 /// The error ends the connection.

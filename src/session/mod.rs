@@ -7,6 +7,7 @@ pub mod channels;
 pub mod downstream;
 pub mod effects;
 mod ending;
+pub mod hidden;
 pub mod interner;
 pub mod outgoing;
 pub mod params;

@@ -361,10 +361,19 @@ impl Pipeline {
         self.formers.iter().take(changes).any(|former| former.owner != client)
     }
 
-    /// The statement that the next reply describes, if the pooler asked for that.
-    pub fn described(&self) -> Option<&Arc<Statement>> {
+    /// The statement that the next reply describes, if the pooler asked for that; with a name if the client prepares it.
+    pub fn described(&self) -> Option<&Detail> {
         let asked = self.queue.front() == Some(&Expected::InjectedDescribe);
-        self.details.front().filter(|_| asked).map(|detail| &detail.statement)
+        self.details.front().filter(|_| asked)
+    }
+
+    /// The pooler has asked what a statement means, and has not been told.
+    pub fn describes(&self, statement: &Statement) -> bool {
+        let mut details = self.details.iter();
+        let mut about = |e: &Expected| {
+            e.has_detail() && details.next().is_some_and(|detail| detail.statement.id == statement.id)
+        };
+        self.queue.iter().any(|e| about(e) && *e == Expected::InjectedDescribe)
     }
 
     /// The Query that is noted next may make the server forget all statements.

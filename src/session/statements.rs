@@ -9,13 +9,14 @@
 //! place of the copy that is there, unless that copy is younger than a second and no statement that may alter a table
 //! has passed since (only such a change by others, within that time, can still show). Behind every Parse the pooler
 //! asks for parameters and columns: when they differ from what was last understood, the copies on other servers are
-//! outdated, and are prepared anew before their next use. A client that prepared before the change may get
-//! PostgreSQL's error, as it would without a pooler, but no server repeats it. (Running its batch once more instead
-//! would need a copy of every batch.)
+//! outdated, and are prepared anew before their next use. A client that prepared before the change gets PostgreSQL's
+//! error, as it would without a pooler, also where the copy is a new one: it would take rows, and send values, for
+//! what they were. Hence its Bind waits until a copy that is new on this server is known to mean what the client was
+//! told. (Running its batch once more instead would need a copy of every batch.)
 
 use std::{
-    hash::BuildHasher as _,
-    num::NonZeroUsize,
+    hash::{BuildHasher as _, Hash},
+    num::{NonZeroU64, NonZeroUsize},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -142,7 +143,7 @@ impl Statement {
 
     /// Takes the body of a RowDescription; empty for NoData.
     fn learn_row(&self, row: &[u8]) {
-        let row = foldhash::quality::FixedState::default().hash_one(row);
+        let row = hash(row);
         let mut understood = self.understood.lock().unwrap_or_else(PoisonError::into_inner);
         if understood.row.replace(row).is_some_and(|known| known != row) {
             self.generation.fetch_add(1, Ordering::Release);
@@ -153,6 +154,26 @@ impl Statement {
     pub fn write_close(&self, out: &mut Vec<u8>) {
         write_close(out, &self.server_name);
     }
+}
+
+/// Name, type and modifier of the columns in the body of a RowDescription; not of which table they are: as PostgreSQL compares
+/// them (equalTupleDescs).
+fn columns(row: &[u8]) -> Option<Vec<(&[u8], u32, u32)>> {
+    let Some((_, mut rest)) = row.split_first_chunk::<2>() else { return row.is_empty().then(Vec::new) };
+    let mut columns = Vec::new();
+    while !rest.is_empty() {
+        let (name, behind) = split_cstr(rest)?;
+        // Table, number, type, length, modifier, format.
+        let (&[_, _, _, _, _, _, t1, t2, t3, t4, _, _, m1, m2, m3, m4, _, _], behind) =
+            behind.split_first_chunk()?;
+        columns.push((name, u32::from_be_bytes([t1, t2, t3, t4]), u32::from_be_bytes([m1, m2, m3, m4])));
+        rest = behind;
+    }
+    Some(columns)
+}
+
+fn hash(described: impl Hash) -> u64 {
+    foldhash::quality::FixedState::default().hash_one(described)
 }
 
 /// Appends a Parse: statement name, then query, NUL and types as they are.
@@ -237,26 +258,48 @@ impl Registry {
     }
 }
 
+/// Parameters and columns of a statement, as a server has described them.
+pub type Meaning = NonZeroU64;
+
 /// A client's own names.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
-    named: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    named: HashMap<Box<[u8]>, Named, foldhash::fast::RandomState>,
+}
+
+#[derive(Debug)]
+struct Named {
+    statement: Arc<Statement>,
+    /// What it meant when the client prepared it, once the server has said so.
+    told: Option<Meaning>,
 }
 
 impl ClientStatements {
     /// The statement behind a name.
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.named.get(name)
+        self.named.get(name).map(|named| &named.statement)
     }
 
     /// Notes a Parse. The name must be free.
     pub fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
-        self.named.insert(name.into(), statement);
+        self.named.insert(name.into(), Named { statement, told: None });
+    }
+
+    /// Notes what the client's Parse has come to mean.
+    pub fn tell(&mut self, name: &[u8], statement: &Statement, meaning: Option<Meaning>) {
+        if let Some(named) = self.named.get_mut(name).filter(|named| named.statement.id == statement.id) {
+            named.told = meaning;
+        }
+    }
+
+    /// The statement behind a name, and what it meant when it was prepared.
+    pub fn told(&self, name: &[u8]) -> Option<(&Arc<Statement>, Meaning)> {
+        self.named.get(name).and_then(|named| Some((&named.statement, named.told?)))
     }
 
     /// Forgets a name.
     pub fn remove(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
-        self.named.remove(name)
+        self.named.remove(name).map(|named| named.statement)
     }
 
     /// Forgets all (DEALLOCATE ALL, DISCARD ALL).
@@ -266,7 +309,7 @@ impl ClientStatements {
 
     /// A name for the statement that has this one on servers. Looks at all.
     pub fn name_of(&self, server_name: &[u8]) -> Option<&[u8]> {
-        self.named.iter().find(|(_, s)| *s.server_name == *server_name).map(|(name, _)| &**name)
+        self.named.iter().find(|(_, n)| *n.statement.server_name == *server_name).map(|(name, _)| &**name)
     }
 
     /// Names in use.
@@ -322,6 +365,8 @@ struct Prepared {
     /// The statement's generation when it was prepared.
     generation: u32,
     since: Moment,
+    /// What the server has said on it.
+    meaning: Option<Meaning>,
 }
 
 /// What one server has prepared for the pooler.
@@ -329,6 +374,8 @@ struct Prepared {
 pub struct ServerStatements {
     lru: LruCache<u64, Prepared, foldhash::fast::RandomState>,
     bytes: usize,
+    /// Hash of the parameters of the statement that the server is describing.
+    parameters: u64,
     /// A statement may exist that is not in `lru`: prepare with a Close in front.
     doubtful: bool,
 }
@@ -338,6 +385,7 @@ impl Default for ServerStatements {
         Self {
             lru: LruCache::unbounded_with_hasher(foldhash::fast::RandomState::default()),
             bytes: 0,
+            parameters: 0,
             doubtful: false,
         }
     }
@@ -364,13 +412,14 @@ impl ServerStatements {
     /// Notes that the server has it (or will, when it gets there).
     pub fn insert(&mut self, statement: Arc<Statement>, since: Moment) {
         let generation = statement.generation.load(Ordering::Acquire);
-        self.put(Prepared { statement, generation, since });
+        self.put(Prepared { statement, generation, since, meaning: None });
     }
 
     /// Notes that the server has kept a copy of which nothing more is known.
     pub fn insert_outdated(&mut self, statement: Arc<Statement>) {
         let generation = statement.generation.load(Ordering::Acquire).wrapping_sub(1);
-        self.put(Prepared { statement, generation, since: Moment::default() });
+        let since = Moment::default();
+        self.put(Prepared { statement, generation, since, meaning: None });
     }
 
     fn put(&mut self, copy: Prepared) {
@@ -380,15 +429,31 @@ impl ServerStatements {
         }
     }
 
-    /// What the server says on the statement that it has just prepared (a part of the reply to Describe).
-    pub fn learn(&mut self, statement: &Statement, description: Description<'_>) {
-        match description {
-            Description::Parameters(types) => statement.learn_parameters(types),
-            Description::Row(row) => statement.learn_row(row),
-        }
+    /// What the server says on the statement that it has just prepared (a part of the reply to Describe). Returns what all of
+    /// it means.
+    pub fn learn(&mut self, statement: &Statement, description: Description<'_>) -> Option<Meaning> {
+        let meaning = match description {
+            Description::Parameters(types) => {
+                statement.learn_parameters(types);
+                self.parameters = hash(types);
+                None
+            }
+            Description::Row(row) => {
+                statement.learn_row(row);
+                let columns = columns(row).unwrap_or_else(|| vec![(row, 0, 0)]);
+                Meaning::new(hash((self.parameters, columns)) | 1)
+            }
+        };
         if let Some(copy) = self.lru.peek_mut(&statement.id) {
             copy.generation = statement.generation.load(Ordering::Acquire);
+            copy.meaning = meaning;
         }
+        meaning
+    }
+
+    /// What the server has said on its copy.
+    pub fn meaning_of(&self, statement: &Statement) -> Option<Meaning> {
+        self.lru.peek(&statement.id)?.meaning
     }
 
     /// One of the copies is outdated, and so may be the others, here and on other servers.

@@ -7,12 +7,12 @@ use std::{borrow::Cow, num::NonZeroUsize, sync::Arc};
 
 use super::{
     effects::Effect,
+    hidden::Hidden,
     outgoing::Outgoing,
     pipeline::{Detail, Expected, Former},
     state::{ClientSession, Counts, NOBODY, ServerSession, Shared},
     statements::{self, Copy, Statement},
     text::{TextEffect, deallocate_target, effect_of},
-    traces::Asking,
 };
 use crate::{
     protocol::{
@@ -20,7 +20,7 @@ use crate::{
         frame::{HEADER, Header, split_cstr},
         frontend as fe,
     },
-    sql::{self, Catalog, channels::Channels, traces::Traces},
+    sql::{self, channels::Channels},
 };
 
 /// Messages up to this size (header included) are not sent before they are complete, so that a client that dies in the
@@ -31,14 +31,15 @@ pub const STREAM_OVER: usize = 16 << 10;
 /// message.
 const MAX_STAGED: usize = 1 << 20;
 
-/// FirstNormalObjectId (access/transam.h): from here on functions are made by users.
-const FIRST_OF_USERS: u32 = 16384;
-
 /// Makes a server say that pooler does not answer this: text and number of types, as in Parse. Not by an error of syntax, so
 /// that it comes where the answer would have come.
 const REFUSAL: &[u8] = b"DO $pooler$ BEGIN RAISE EXCEPTION \
     'settings of pooler itself cannot be set or shown behind statements that no Sync has ended' \
     USING ERRCODE = '0A000', HINT = 'Send Sync first, and the statement alone.'; END $pooler$\0\0\0";
+
+/// In front of a statement's name on servers: a name that no server knows, for a client to which the statement means something
+/// else than to the server.
+pub(super) const CHANGED: &[u8] = b"changed ";
 
 /// Why reading stopped.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,14 +72,6 @@ impl Reached {
             Self::Nothing(name) => name,
         }
     }
-}
-
-/// What a database's functions may leave in the session that no text tells of.
-#[derive(Clone, Copy, Debug)]
-pub struct Hidden<'a> {
-    pub catalog: &'a Catalog,
-    /// The server is not asked, but stays with the client.
-    pub binds: bool,
 }
 
 /// One pass over the client's bytes.
@@ -144,7 +137,9 @@ impl Upstream<'_> {
             if out.staged() > MAX_STAGED {
                 return (pos, Stop::Full);
             }
-            if self.is_held(header.tag, message) {
+            if self.is_held(header.tag, message)
+                || header.tag == fe::BIND && self.must_look_first(message, out)
+            {
                 // So that what is waited for does come, whatever else is owed.
                 encode::message(out.inject(), fe::FLUSH, |_| {});
                 self.flush = true;
@@ -206,6 +201,26 @@ impl Upstream<'_> {
         })
     }
 
+    /// Whether the server's copy is still to be described, or to be made, before it is known to mean what the client was told.
+    fn must_look_first(&mut self, message: &[u8], out: &mut Outgoing<'_>) -> bool {
+        let Some(limit) = self.max_statements else { return false };
+        let Some(known) = self.client.statements.as_ref().filter(|known| !known.is_empty()) else {
+            return false;
+        };
+        let Some(name) = name_in(fe::BIND, message.get(HEADER..).unwrap_or_default()) else { return false };
+        let Some((statement, _)) = known.told(name) else { return false };
+        let pipeline = &self.server.pipeline;
+        if pipeline.skipping() || pipeline.copy_in() {
+            return false;
+        }
+        if self.server.statements.copy_of(statement) == Copy::Fresh {
+            return self.server.statements.meaning_of(statement).is_none() && pipeline.describes(statement);
+        }
+        let statement = Arc::clone(statement);
+        self.ensure(&statement, name, limit, out);
+        true
+    }
+
     /// The named statement that a message is about.
     fn statement_of<'m>(&self, tag: u8, body: &'m [u8]) -> Option<Cow<'m, [u8]>> {
         let text = match name_in(tag, body) {
@@ -261,26 +276,9 @@ impl Upstream<'_> {
     }
 
     /// Notes a message that passes as it is.
-    fn note(&mut self, expected: Expected) -> bool {
+    pub(super) fn note(&mut self, expected: Expected) -> bool {
         self.server.pipeline.push(expected);
         false
-    }
-
-    /// A function by its number: no text tells what it leaves.
-    fn function_call(&mut self, body: &[u8], out: &mut Outgoing<'_>) -> bool {
-        if self.server.pipeline.skipping() {
-            return false;
-        }
-        let oid = body.first_chunk().copied().map_or(0, u32::from_be_bytes);
-        let called = Traces::of_function(oid);
-        self.ask_for_sequences(called.asks, true, out);
-        self.server.traces.expect(&called);
-        if let Some(hidden) = self.hidden.filter(|_| oid >= FIRST_OF_USERS)
-            && let Some(traces) = hidden.catalog.hidden_anywhere()
-        {
-            self.expect_left(&traces, true, out);
-        }
-        self.note(Expected::FunctionCall)
     }
 
     fn query(&mut self, body: &[u8], out: &mut Outgoing<'_>) -> bool {
@@ -330,55 +328,6 @@ impl Upstream<'_> {
         true
     }
 
-    /// Notes what functions leave that a text calls. `query`: it comes in a Query.
-    fn expect_hidden(&mut self, text: &[u8], query: bool, out: &mut Outgoing<'_>) {
-        let Some(hidden) = self.hidden else { return };
-        let mut traces = hidden.catalog.hidden_in(text_of(text));
-        if self.server.altered && traces.is_none() {
-            // By what the transaction has made itself.
-            traces = Some(Box::new(Traces::everything()));
-        }
-        if let Some(traces) = traces {
-            self.expect_left(&traces, query, out);
-        }
-    }
-
-    /// A statement is bound, whose text is of use now and then.
-    fn note_bound(&mut self, name: &[u8]) {
-        if self.server.audit.is_none() && !self.client.sequences.asks_later() {
-            return;
-        }
-        let named = self.statement(name).filter(|_| !name.is_empty());
-        let unnamed = std::mem::take(&mut self.client.unnamed);
-        let text = named.as_ref().map_or(&*unnamed, |named| &*named.text_and_types);
-        self.server.note_text(text_of(text));
-        self.note_draws(text);
-        self.client.unnamed = unnamed;
-    }
-
-    /// The same of a statement that is bound.
-    fn expect_hidden_of(&mut self, name: &[u8], out: &mut Outgoing<'_>) {
-        let Some(hidden) = self.hidden else { return };
-        if name.is_empty() {
-            let text = std::mem::take(&mut self.client.unnamed);
-            self.expect_hidden(&text, false, out);
-            self.client.unnamed = text;
-        } else if let Some(traces) = self.statement(name).and_then(|known| known.hidden(hidden.catalog)) {
-            self.expect_left(&traces, false, out);
-        }
-    }
-
-    fn expect_left(&mut self, traces: &Traces, query: bool, out: &mut Outgoing<'_>) {
-        self.ask_for_sequences(traces.asks, query, out);
-        if traces.are_none() {
-            return;
-        }
-        self.server.traces.expect(traces);
-        if self.hidden.is_some_and(|hidden| hidden.binds && hidden.catalog.generation != 0) {
-            self.server.traces.expect(&Traces { unclear: true, ..Traces::default() });
-        }
-    }
-
     fn parse(&mut self, body: &[u8], out: &mut Outgoing<'_>) -> bool {
         self.counts.client_parses += 1;
         if self.server.pipeline.skipping() {
@@ -403,6 +352,8 @@ impl Upstream<'_> {
         self.client.statements.get_or_insert_default().insert(name, Arc::clone(&statement));
         let copy = self.server.statements.touch(&statement);
         if copy == Copy::Fresh && self.is_recent(&statement) {
+            let meaning = self.server.statements.meaning_of(&statement);
+            self.client.statements.get_or_insert_default().tell(name, &statement, meaning);
             self.server.pipeline.push_statement(Expected::SyntheticParse, name, &statement);
             return true;
         }
@@ -417,24 +368,6 @@ impl Upstream<'_> {
         self.server.status != TransactionStatus::Failed
             && !self.server.pipeline.owes_ready()
             && self.server.statements.is_recent(statement, self.shared.registry.moment(self.now))
-    }
-
-    /// A name passes as it is: its server stays with the client for as long as there are such, and whatever one of the texts
-    /// may leave is asked for behind each transaction that uses any.
-    fn keep_with_untracked(&mut self, text: &[u8]) {
-        if self.server.asking == Asking::Never {
-            return;
-        }
-        let mut traces = effect_of(text).and_then(|effect| effect.traces).unwrap_or_default();
-        if let Some(hidden) = self.hidden.and_then(|hidden| hidden.catalog.hidden_in(text_of(text))) {
-            traces.add(&hidden);
-            traces.asks = traces.asks.max(hidden.asks);
-        }
-        traces.objects = true;
-        self.server.traces.expect(&traces);
-        let untracked = self.server.untracked.get_or_insert_default();
-        untracked.add(&traces);
-        untracked.asks = untracked.asks.max(traces.asks);
     }
 
     fn parse_unnamed(&mut self, tail: &[u8], out: &mut Outgoing<'_>) -> bool {
@@ -512,7 +445,12 @@ impl Upstream<'_> {
             Some(channels) => self.reach_instead(&channels, name, out).map(Reached::Statement),
             None => self.reach(name, out),
         };
-        let Some(reached) = reached else { return self.note(Expected::Bind) };
+        let Some(mut reached) = reached else { return self.note(Expected::Bind) };
+        if let Reached::Statement(statement) = &reached
+            && self.is_changed(name, statement)
+        {
+            reached = Reached::Nothing([CHANGED, &statement.server_name].concat());
+        }
         let server_name = reached.server_name();
         self.server.pipeline.push(Expected::Bind);
         // The length as the client sent it: the message may still be on its way.
@@ -527,6 +465,13 @@ impl Upstream<'_> {
         staged.push(0);
         staged.extend_from_slice(values);
         true
+    }
+
+    /// The server's copy takes or gives other types than the client was told when it prepared the statement.
+    fn is_changed(&self, name: &[u8], statement: &Statement) -> bool {
+        let told = self.client.statements.as_ref().and_then(|known| known.told(name));
+        let meaning = self.server.statements.meaning_of(statement);
+        told.zip(meaning).is_some_and(|((_, told), meaning)| told != meaning)
     }
 
     /// What executing a statement will change.
@@ -629,7 +574,7 @@ impl Upstream<'_> {
         }
     }
 
-    fn statement(&self, name: &[u8]) -> Option<Arc<Statement>> {
+    pub(super) fn statement(&self, name: &[u8]) -> Option<Arc<Statement>> {
         self.client.statements.as_ref()?.get(name).cloned()
     }
 
@@ -748,9 +693,10 @@ impl Upstream<'_> {
             statement.write_parse_again(staged);
         }
         statement.write_describe(staged);
+        let told = if expected == Expected::Parse { name } else { b"" };
         let pipeline = &mut self.server.pipeline;
         pipeline.push_statement(expected, name, statement);
-        pipeline.push_statement(Expected::InjectedDescribe, b"", statement);
+        pipeline.push_statement(Expected::InjectedDescribe, told, statement);
     }
 
     /// What the server gets in the place of a statement about pooler itself: text and no types.
@@ -819,7 +765,7 @@ pub(super) fn expect(effect: TextEffect, server: &mut ServerSession) {
     }
 }
 
-fn text_of(text_and_rest: &[u8]) -> &[u8] {
+pub(super) fn text_of(text_and_rest: &[u8]) -> &[u8] {
     split_cstr(text_and_rest).map_or(text_and_rest, |(text, _)| text)
 }
 

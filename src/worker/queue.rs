@@ -21,7 +21,7 @@ use super::{
 use crate::{
     config::{Config, PoolMode, SessionFunctions},
     pool::{Pool, PoolSettings},
-    session::upstream::Hidden,
+    session::hidden::Hidden,
     sql::Catalog,
 };
 
