@@ -250,7 +250,7 @@ async fn connect(
     let mut spec = pool.connect_spec();
     spec.connect_query = None;
     spec.parameters = vec![
-        ("application_name".to_owned(), "pooler".to_owned()),
+        ("application_name".to_owned(), "pooler listener".to_owned()),
         ("client_encoding".to_owned(), "UTF8".to_owned()),
     ];
     let mut session = ListeningSession::connect(&spec).await.map_err(End::Unreachable)?;

@@ -46,7 +46,7 @@ fn console_shows_who_listens() {
     database.sql("NOTIFY a; NOTIFY c");
     assert_eq!((heard(&mut first), heard(&mut second)), ("a||".into(), "a||".into()));
     let shown = listeners(&pooler).remove(0);
-    let pid = database.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'pooler' AND datname = current_database()").remove(0);
+    let pid = database.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'pooler listener' AND datname = current_database()").remove(0);
     for (column, value) in [
         ("database", &*database.name),
         ("user", "app"),
@@ -65,7 +65,7 @@ fn console_shows_who_listens() {
     second.sql("UNLISTEN *");
     let gone = wait_until(PATIENCE, || listeners(&pooler).is_empty().then_some(()));
     assert!(gone.is_some(), "{:?}", listeners(&pooler));
-    database.wait_for("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pooler' AND datname = current_database()", &["0"]);
+    database.wait_for("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pooler listener' AND datname = current_database()", &["0"]);
     second.sql("LISTEN a");
     database.sql("NOTIFY a, 'again'");
     assert_eq!(heard(&mut second), "a|again|");
@@ -82,7 +82,7 @@ fn loss_of_the_listener_is_told_to_those_who_listen() {
     busy.sql("BEGIN");
     before.sql("BEGIN");
     before.sql("LISTEN a");
-    database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pooler' AND datname = current_database()");
+    database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pooler listener' AND datname = current_database()");
     for client in [&mut idle, &mut busy, &mut before] {
         assert_told(client);
     }
@@ -100,7 +100,8 @@ fn loss_of_the_listener_is_told_to_those_who_listen() {
 fn without_a_listener_the_server_is_kept() {
     let database = Database::new();
     database.sql(&format!("ALTER DATABASE {} CONNECTION LIMIT 1", database.name));
-    let pooler = Pooler::of(&database, &["default_pool_size = 1"]);
+    // Pooler has no other connection of its own.
+    let pooler = Pooler::of(&database, &["default_pool_size = 1", "session_functions = \"trust\""]);
     let mut client = pooler.connect();
     client.sql("LISTEN a");
     let pinned: Vec<String> = pooler

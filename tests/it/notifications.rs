@@ -297,7 +297,8 @@ fn what_pooler_cannot_follow_keeps_its_server() {
 #[test]
 fn hidden_subscription_reaches_no_stranger() {
     let database = Database::new();
-    let pooler = Pooler::of(&database, &["default_pool_size = 1", "session_state = \"suspected\""]);
+    let options = ["default_pool_size = 1", "session_state = \"suspected\"", "session_functions = \"trust\""];
+    let pooler = Pooler::of(&database, &options);
     database.sql(
         "CREATE FUNCTION hides() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'LISTEN hidden'; END $$",
     );
