@@ -29,8 +29,9 @@
 //! `session::upstream` notes what the server will owe and puts settings and missing statements in front, and one write
 //! sends it. The reply comes back by `worker::replies` and `session::downstream`; with ReadyForQuery and nothing
 //! owed, `worker::release` frees the server for the first who waits. If a text may
-//! have left something in the session, the server is asked first (`session::traces`): settings become the client's label,
-//! and what cannot follow it keeps the server. What clients listen to is heard by one connection of their database
+//! have left something in the session, or a function that it calls (`session::hidden`, by the database's catalog), the server is
+//! asked first (`session::traces`): settings become the client's label, what SQL PREPARE has made follows (`session::prepared`),
+//! and what cannot follow it keeps the server (`worker::pins`). What clients listen to is heard by one connection of their database
 //! (`worker::listeners`, `worker::listening`, `worker::notifications`; `session::channels`). Clients share as few workers as the load needs
 //! and move between transactions (`worker::balance`).
 //!

@@ -21,6 +21,8 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(10);
 /// Between two snapshots: changes come in swarms.
 const GAP: Duration = Duration::from_millis(100);
+/// How often the pause after a failure is doubled.
+const MOST_DOUBLINGS: u32 = 5;
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(1);
 /// So long a snapshot is good while the primary does not answer.
@@ -106,6 +108,7 @@ where
         seen: None,
         looked: Instant::now(),
         complained: false,
+        failures: 0,
     };
     drop(source);
     loop {
@@ -139,6 +142,8 @@ struct Keeper<T> {
     /// When the database last said whether the snapshot is right.
     looked: Instant,
     complained: bool,
+    /// In a row.
+    failures: u32,
 }
 
 impl<T: Source> Keeper<T> {
@@ -184,7 +189,7 @@ impl<T: Source> Keeper<T> {
         if source.is_stopped() {
             return Ok(false);
         }
-        self.complained = false;
+        (self.complained, self.failures) = (false, 0);
         if source.catalog().generation() != catalog.generation {
             source.catalog().publish(Arc::clone(&catalog), changes);
         }
@@ -216,8 +221,14 @@ impl<T: Source> Keeper<T> {
                 source.without()
             );
         }
-        RETRY
+        self.failures = self.failures.saturating_add(1);
+        retry_after(self.failures)
     }
+}
+
+/// Twice as long each time: what is refused today may be counted (lock-outs), and is refused tomorrow.
+fn retry_after(failures: u32) -> Duration {
+    RETRY * 2_u32.pow(failures.saturating_sub(1).min(MOST_DOUBLINGS))
 }
 
 /// Not for as long as a configuration may allow: the server may be another one by then.
@@ -236,4 +247,15 @@ async fn take(session: &mut OwnSession) -> Result<Catalog, KeeperError> {
     let built =
         tokio::task::spawn_blocking(move || Catalog::of(CatalogState::next_generation(), &results)).await;
     built.unwrap_or(Err(CatalogError::TooLarge)).map_err(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_have_an_end() {
+        let pauses = [1, 2, 3, 6, 7, u32::MAX].map(retry_after).map(|pause| pause.as_secs());
+        assert_eq!(pauses, [1, 2, 4, 32, 32, 32]);
+    }
 }

@@ -193,15 +193,17 @@ impl Downstream<'_> {
         }
         let server = &mut *self.server;
         let suspected = !server.traces.suspected.are_none();
-        match server.asking {
-            Asking::Never => server.traces.clear(),
-            Asking::Always if !answered => server.traces.suspected.add(&sql::traces::Traces::everything()),
-            Asking::Suspected | Asking::Always => {}
-        }
         let last = server.pipeline.is_empty()
             && server.status == TransactionStatus::Idle
             // More may come that would be taken for the answer; such a server is not used again.
             && !server.pipeline.is_uncertain();
+        match server.asking {
+            Asking::Never => server.traces.clear(),
+            Asking::Always if last && !answered => {
+                server.traces.suspected.add(&sql::traces::Traces::everything());
+            }
+            Asking::Suspected | Asking::Always => {}
+        }
         if server.traces.suspected.are_none() || !last || self.client.id == NOBODY {
             return false;
         }

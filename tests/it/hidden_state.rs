@@ -140,7 +140,8 @@ fn policies_say_what_becomes_of_servers() {
     database.wait_for(own, &["1"]);
     client.sql("SELECT set_tenant('a')");
     assert_eq!(pooler.pinned(), ["setting"]);
-    let (database, pooler) = turning(FUNCTIONS, "session_functions = \"trust\"");
+    let (database, pooler) =
+        turning(FUNCTIONS, "session_functions = \"trust\"\nsession_state = \"suspected\"");
     let mut client = pooler.connect();
     client.sql("SELECT lock_it()");
     assert!(pooler.pinned().is_empty());
