@@ -35,6 +35,9 @@ const WARM_UP: usize = 100;
 /// Transactions that are counted.
 const COUNTED: usize = 1_000;
 
+/// How often they are counted until none takes any.
+const ROUNDS: usize = 5;
+
 /// Counts what each thread takes.
 struct Counting;
 
@@ -143,10 +146,15 @@ fn costs_nothing(clients: &mut [Raw], what: &str, request: &[u8], answers: usize
         }
     };
     run(WARM_UP);
-    let before = taken_by_workers();
-    run(COUNTED);
-    let taken = taken_by_workers() - before;
-    assert_eq!(taken, 0, "{what}: memory was taken {taken} times in {COUNTED} transactions");
+    // What happens now and then on a busy machine (somebody waits, a node is late) may take some; transactions take it always.
+    let mut round = || {
+        let before = taken_by_workers();
+        run(COUNTED);
+        taken_by_workers() - before
+    };
+    let taken: Vec<_> =
+        std::iter::repeat_with(&mut round).take(ROUNDS).take_while(|taken| *taken > 0).collect();
+    assert!(taken.len() < ROUNDS, "{what}: memory was taken {taken:?} times in {COUNTED} transactions each");
 }
 
 // One test: others in this process would be counted too.
