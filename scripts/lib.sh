@@ -136,8 +136,8 @@ need_postgres_source() {
         '*/src/pl/plpgsql/src/sql/*' '*/src/include/catalog/pg_proc.dat'
 }
 
-# These files of the source of a package, in this directory; of the distribution, or else of a newer Debian. The lists of the system stay
-# as they are.
+# These files of the source of a package, in this directory; of the distribution, or else of a newer Debian. The lists of the
+# system stay as they are.
 need_source() {
     local package dir temporary file version options
     package=$1 dir=$2
