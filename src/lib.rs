@@ -4,7 +4,7 @@
 //!
 //! | layer | owns |
 //! |---|---|
-//! | `error`, `protocol` | how errors are told; tags, headers, startup packets, encoding |
+//! | `calendar`, `error`, `protocol` | dates; how errors are told; tags, headers, startup packets, encoding |
 //! | `config`, `auth` | settings table, `pooler.toml`, pgbouncer.ini, HBA rules; SCRAM, md5, stored secrets (pure) |
 //! | `sql` | what a text does: lexer, classes, what is known of a database's catalog (pure) |
 //! | `session` | reply queue, prepared statements, parameter labels, translation both ways (pure) |
@@ -47,6 +47,7 @@
 pub(crate) mod admin;
 pub mod app;
 pub mod auth;
+mod calendar;
 pub mod cli;
 pub mod client;
 pub mod cluster;

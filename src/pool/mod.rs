@@ -261,6 +261,13 @@ impl Pool {
         spec
     }
 
+    /// How pooler logs in for itself where this pool does, under that application_name.
+    pub fn own_spec(&self, name: &str) -> ConnectSpec {
+        let parameters = [("application_name", name), ("client_encoding", "UTF8")];
+        let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        ConnectSpec { connect_query: None, parameters, ..self.connect_spec() }
+    }
+
     /// Keys or a password that a client just proved, for pools that have none of their own (or only a hash): this one
     /// and those of the same user on the other nodes. The last ones count: passwords change.
     pub fn offer_credentials(&self, offered: &Credentials) {

@@ -68,16 +68,15 @@ pub fn data_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
 /// One field of an ErrorResponse or NoticeResponse body, by its code (`S`, `V`, `C`, `M`, `D`, `H`, …).
 /// `None` where the server left it out (some proxies send errors without SQLSTATE).
 pub fn error_field(body: &[u8], code: u8) -> Option<&[u8]> {
-    let mut rest = body;
-    loop {
-        let (&field, tail) = rest.split_first()?;
-        if field == 0 {
-            return None;
-        }
+    error_fields(body).find(|(field, _)| *field == code).map(|(_, value)| value)
+}
+
+/// Code and value of each field of such a body.
+pub fn error_fields(mut rest: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let (&code, tail) = rest.split_first().filter(|(code, _)| **code != 0)?;
         let (value, tail) = split_cstr(tail)?;
-        if field == code {
-            return Some(value);
-        }
         rest = tail;
-    }
+        Some((code, value))
+    })
 }

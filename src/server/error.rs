@@ -211,7 +211,7 @@ impl ServerError {
                 body.push(code);
                 encode::cstr(body, value.as_bytes());
             }
-            for (code, value) in fields(&self.fields) {
+            for (code, value) in backend::error_fields(&self.fields) {
                 if !matches!(code, b'S' | b'V' | b'C' | b'M') {
                     body.push(code);
                     encode::cstr(body, value);
@@ -226,14 +226,4 @@ impl std::fmt::Display for ServerError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message())
     }
-}
-
-/// Code and value of each field.
-fn fields(mut rest: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
-    std::iter::from_fn(move || {
-        let (&code, tail) = rest.split_first().filter(|(code, _)| **code != 0)?;
-        let (value, tail) = crate::protocol::frame::split_cstr(tail)?;
-        rest = tail;
-        Some((code, value))
-    })
 }

@@ -651,9 +651,7 @@ pub fn write_synthetic(out: &mut Vec<u8>, synthetic: Synthetic) {
 /// Appends an error with another name in its message.
 fn write_renamed(out: &mut Vec<u8>, error: &[u8], own: &[u8], name: &[u8]) {
     encode::message(out, be::ERROR_RESPONSE, |b| {
-        let mut rest = error;
-        while let Some((&code, tail)) = rest.split_first().filter(|(code, _)| **code != 0) {
-            let Some((value, tail)) = split_cstr(tail) else { break };
+        for (code, value) in be::error_fields(error) {
             b.push(code);
             let parts = value.split(|&c| c == b'"').map(|part| if part == own { name } else { part });
             for (i, part) in parts.enumerate() {
@@ -663,7 +661,6 @@ fn write_renamed(out: &mut Vec<u8>, error: &[u8], own: &[u8], name: &[u8]) {
                 b.extend_from_slice(part);
             }
             b.push(0);
-            rest = tail;
         }
         b.push(0);
     });

@@ -20,9 +20,7 @@ use crate::{
     protocol::{
         TransactionStatus,
         backend::{self as be, error_field},
-        encode,
-        frame::split_cstr,
-        frontend as fe,
+        encode, frontend as fe,
     },
     sql::traces::Asks,
 };
@@ -252,12 +250,9 @@ impl Downstream<'_> {
             INSERT … RETURNING needs neither; see also the setting \"currval\".";
         let mut hinted = Vec::new();
         encode::message(&mut hinted, be::ERROR_RESPONSE, |b| {
-            let mut rest = error;
-            while let Some((&code, tail)) = rest.split_first().filter(|(code, _)| **code != 0) {
-                let Some((value, tail)) = split_cstr(tail) else { break };
+            for (code, value) in be::error_fields(error) {
                 b.push(code);
                 encode::cstr(b, value);
-                rest = tail;
             }
             b.push(b'H');
             encode::cstr(b, hint.as_bytes());

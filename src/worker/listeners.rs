@@ -247,12 +247,7 @@ async fn connect(
 ) -> Result<(ListeningSession, u64), End> {
     // In this order: a change in between makes the session outdated, never wrong.
     let generation = pool.generation.load(Ordering::Acquire);
-    let mut spec = pool.connect_spec();
-    spec.connect_query = None;
-    spec.parameters = vec![
-        ("application_name".to_owned(), "pooler listener".to_owned()),
-        ("client_encoding".to_owned(), "UTF8".to_owned()),
-    ];
+    let spec = pool.own_spec("pooler listener");
     let mut session = ListeningSession::connect(&spec).await.map_err(End::Unreachable)?;
     // Since PostgreSQL 14.
     const STAY: &str = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \

@@ -23,7 +23,7 @@ use crate::{
         registry::{Context, Pools},
     },
     protocol::{BackendKeyData, ProtocolVersion},
-    server::{self, CancelTarget, ConnectSpec},
+    server::{self, CancelTarget},
     session::{params::Labels, state::Shared, statements::Registry},
     worker::{
         balance,
@@ -188,7 +188,7 @@ impl Process {
         let spec_of = move |node| {
             // Nodes are watched as the first user of the database, with whatever proves who that is.
             let pool = first.seat.as_ref().and_then(|seat| seat.sibling(node));
-            own_spec(pool.as_ref().unwrap_or(&first))
+            pool.as_ref().unwrap_or(&first).own_spec("pooler")
         };
         let process = Arc::downgrade(self);
         let settings = move || match process.upgrade() {
@@ -205,22 +205,26 @@ impl Process {
         self.runtime.spawn(cluster::monitor(cluster, spec_of, settings));
     }
 
+    /// What functions leave in the sessions of a pool is looked for.
+    fn looks_at_functions(&self, pool: &Pool) -> bool {
+        let trusted = self.config().settings.session_functions == SessionFunctions::Trust;
+        !trusted && pool.settings().mode != PoolMode::Session
+    }
+
     /// Starts to keep what is known of the functions of a database without nodes, once, with the credentials of this pool.
     fn keep_definitions(&self, pool: &Arc<Pool>) {
-        let trusted = self.config().settings.session_functions == SessionFunctions::Trust;
-        if trusted || pool.settings().mode == PoolMode::Session {
+        if !self.looks_at_functions(pool) {
             return;
         }
         let Some(definitions) = pool.database.definitions.take_over(pool) else { return };
-        let (pool, last) = (Arc::downgrade(pool), own_spec(pool));
-        let spec_of = move |_| pool.upgrade().map_or_else(|| last.clone(), |pool| own_spec(&pool));
+        let (pool, last) = (Arc::downgrade(pool), pool.own_spec("pooler"));
+        let spec_of = move |_| pool.upgrade().map_or_else(|| last.clone(), |pool| pool.own_spec("pooler"));
         self.runtime.spawn(cluster::keep_catalog(definitions, spec_of));
     }
 
     /// Ends when it is known what functions of a pool's database leave in sessions, or after a while without that.
     pub(crate) async fn functions_were_looked_at(&self, pool: &Pool) {
-        let trusted = self.config().settings.session_functions == SessionFunctions::Trust;
-        if trusted || pool.settings().mode == PoolMode::Session {
+        if !self.looks_at_functions(pool) {
             return;
         }
         let catalog = pool.seat.as_ref().map_or(&pool.database.catalog, |seat| &seat.cluster.catalog);
@@ -392,17 +396,6 @@ async fn wake_readers(process: Weak<Process>, cluster: Arc<Cluster>) {
             process.workers.iter().for_each(|worker| worker.send(Message::ClusterAdvanced));
         }
     }
-}
-
-/// How pooler logs in for itself where this pool does.
-fn own_spec(pool: &Pool) -> ConnectSpec {
-    let mut spec = pool.connect_spec();
-    spec.connect_query = None;
-    spec.parameters = vec![
-        ("application_name".to_owned(), "pooler".to_owned()),
-        ("client_encoding".to_owned(), "UTF8".to_owned()),
-    ];
-    spec
 }
 
 #[cfg(test)]

@@ -32,6 +32,9 @@ fn turning(functions: &str, settings: &str) -> (Database, Pooler) {
     (database, pooler)
 }
 
+/// Connections that pooler has for itself.
+const OWN: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pooler' AND datname = current_database()";
+
 const TENANT: &str = "SELECT coalesce(nullif(current_setting('app.tenant', true), ''), 'none')";
 
 fn tenant(client: &mut Raw) -> String {
@@ -132,12 +135,10 @@ fn functions_made_by_one_client_count_for_the_next_at_once() {
 fn policies_say_what_becomes_of_servers() {
     let (database, pooler) = turning(FUNCTIONS, "session_functions = \"pin\"");
     let mut client = pooler.connect();
-    let own = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pooler' \
-        AND datname = current_database()";
     // Only what is known to be there binds.
     client.sql("SELECT 1");
     assert!(pooler.pinned().is_empty());
-    database.wait_for(own, &["1"]);
+    database.wait_for(OWN, &["1"]);
     client.sql("SELECT set_tenant('a')");
     assert_eq!(pooler.pinned(), ["setting"]);
     let (database, pooler) =
@@ -145,7 +146,7 @@ fn policies_say_what_becomes_of_servers() {
     let mut client = pooler.connect();
     client.sql("SELECT lock_it()");
     assert!(pooler.pinned().is_empty());
-    assert_eq!(database.sql(own), ["0"]);
+    assert_eq!(database.sql(OWN), ["0"]);
 }
 
 /// Its own connection is in nobody's way while a database is paused.
@@ -153,15 +154,13 @@ fn policies_say_what_becomes_of_servers() {
 fn own_connection_ends_with_a_pause() {
     let (database, pooler) = turning(FUNCTIONS, "");
     let mut client = pooler.connect();
-    let own = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pooler' \
-        AND datname = current_database()";
     client.sql("SELECT 1");
-    database.wait_for(own, &["1"]);
+    database.wait_for(OWN, &["1"]);
     pooler.console("PAUSE");
-    database.wait_for(own, &["0"]);
+    database.wait_for(OWN, &["0"]);
     pooler.console("RESUME");
     client.sql("SELECT set_tenant('a')");
-    database.wait_for(own, &["1"]);
+    database.wait_for(OWN, &["1"]);
     let mut other = pooler.connect();
     for _ in 0..4 {
         assert_eq!((tenant(&mut other), tenant(&mut client)), ("none".to_owned(), "a".to_owned()));

@@ -104,13 +104,7 @@ fn without_a_listener_the_server_is_kept() {
     let pooler = Pooler::of(&database, &["default_pool_size = 1", "session_functions = \"trust\""]);
     let mut client = pooler.connect();
     client.sql("LISTEN a");
-    let pinned: Vec<String> = pooler
-        .console("SHOW SERVERS")
-        .into_iter()
-        .flatten()
-        .filter(|(column, _)| column == "pinned")
-        .map(|(_, value)| value)
-        .collect();
+    let pinned = pooler.pinned();
     database.sql(&format!("ALTER DATABASE {} CONNECTION LIMIT -1", database.name));
     assert_eq!(pinned, ["LISTEN"]);
     database.sql("NOTIFY a, 'x'");
@@ -285,14 +279,7 @@ fn a_thousand_listen_by_one_connection() {
 async fn tokio_postgres_listens() {
     let database = Database::new();
     let pooler = Pooler::of(&database, &["default_pool_size = 2"]);
-    let mut config = tokio_postgres::Config::new();
-    config
-        .host("127.0.0.1")
-        .port(pooler.port)
-        .user("app")
-        .dbname(&pooler.database)
-        .password(password_of("app"));
-    let (client, mut connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    let (client, mut connection) = pooler.client_config().connect(tokio_postgres::NoTls).await.unwrap();
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {

@@ -31,17 +31,6 @@ fn heard(client: &mut Raw) -> String {
     notification(client, &frame)
 }
 
-fn column(pooler: &Pooler, what: &str, name: &str) -> Vec<String> {
-    let rows = pooler.console(what);
-    rows.iter().flatten().filter(|(column, _)| column == name).map(|(_, value)| value.clone()).collect()
-}
-
-fn pinned(pooler: &Pooler) -> Vec<String> {
-    let mut pinned = column(pooler, "SHOW SERVERS", "pinned");
-    pinned.retain(|reason| !reason.is_empty());
-    pinned
-}
-
 /// Runs the script at PostgreSQL and through pooler, each with another client of the same kind at hand.
 fn same(script: impl Fn(&mut Raw, &mut Raw)) {
     let pair = Pair::with(&["default_pool_size = 2"]);
@@ -51,7 +40,7 @@ fn same(script: impl Fn(&mut Raw, &mut Raw)) {
     script(&mut pooled, &mut pooled_other);
     assert_eq!(lines(&pooled), lines(&direct));
     assert_eq!(lines(&pooled_other), lines(&other));
-    assert!(pinned(&pair.pooler).is_empty(), "a server is kept");
+    assert!(pair.pooler.pinned().is_empty(), "a server is kept");
 }
 
 #[test]
@@ -270,7 +259,7 @@ fn what_pooler_cannot_follow_keeps_its_server() {
     ] {
         let mut client = pooler.connect();
         texts.iter().for_each(|sql| drop(client.sql(sql)));
-        assert_eq!(pinned(&pooler), ["LISTEN"], "{texts:?}");
+        assert_eq!(pooler.pinned(), ["LISTEN"], "{texts:?}");
         client.received.clear();
         for round in 0..20 {
             ["a", "b"].iter().for_each(|channel| drop(other.sql(&format!("NOTIFY {channel}, '{round}'"))));
@@ -284,7 +273,7 @@ fn what_pooler_cannot_follow_keeps_its_server() {
             assert_eq!(of_it, if listens { expected } else { Vec::new() }, "{texts:?}");
         }
         client.sql("UNLISTEN *");
-        assert!(pinned(&pooler).is_empty(), "{texts:?}");
+        assert!(pooler.pinned().is_empty(), "{texts:?}");
         client.received.clear();
         other.sql("NOTIFY a");
         other.sql("NOTIFY b");
@@ -304,7 +293,7 @@ fn hidden_subscription_reaches_no_stranger() {
     );
     let (mut client, mut stranger) = (pooler.connect(), pooler.connect());
     client.sql("SELECT hides()");
-    assert!(pinned(&pooler).is_empty());
+    assert!(pooler.pinned().is_empty());
     stranger.sql("BEGIN");
     database.sql("NOTIFY hidden");
     stranger.sql("COMMIT");
@@ -384,7 +373,7 @@ fn what_comes_and_goes_hears_all_that_is_meant_for_it() {
         over.store(true, Ordering::SeqCst);
         assert!(results.iter().all(Result::is_ok));
     });
-    assert!(pinned(&pooler).is_empty());
+    assert!(pooler.pinned().is_empty());
 }
 
 fn listen_in_rounds(mut client: Raw, n: usize, rounds: usize, said: &AtomicUsize) {

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     admin::commands::Commands,
+    calendar,
     config::PeerAddr,
     worker::{process::pid_of, report::ReportKind},
 };
@@ -162,19 +163,7 @@ pub(super) async fn sockets(commands: &Commands, active: bool) -> Vec<Row> {
 
 /// Unix microseconds as `YYYY-MM-DD HH:MM:SS UTC`.
 pub(super) fn time(micros: u64) -> Option<String> {
-    let seconds = micros / 1_000_000;
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Days to civil date: Howard Hinnant, "chrono-compatible low-level date algorithms".
-    let z = days + 719_468;
-    let era = z / 146_097;
-    let doe = z % 146_097;
-    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
-    let year = yoe + era * 400 + u64::from(month <= 2);
-    let (h, m, s) = (rest / 3_600, rest / 60 % 60, rest % 60);
-    text(format!("{year:04}-{month:02}-{day:02} {h:02}:{m:02}:{s:02} UTC"))
+    text(format!("{} UTC", calendar::date(micros / 1_000_000)))
 }
 
 #[cfg(test)]

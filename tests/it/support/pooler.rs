@@ -322,8 +322,8 @@ impl Pooler {
             .expect("psql: run scripts/install.sh")
     }
 
-    /// A tokio-postgres client of `app`; its connection runs on a task of the current runtime.
-    pub async fn client(&self) -> tokio_postgres::Client {
+    /// How tokio-postgres connects as `app`.
+    pub fn client_config(&self) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
         config
             .host("127.0.0.1")
@@ -331,7 +331,12 @@ impl Pooler {
             .user("app")
             .dbname(&self.database)
             .password(password_of("app"));
-        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+        config
+    }
+
+    /// A tokio-postgres client of `app`; its connection runs on a task of the current runtime.
+    pub async fn client(&self) -> tokio_postgres::Client {
+        let (client, connection) = self.client_config().connect(tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         client
     }
