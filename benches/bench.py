@@ -38,6 +38,11 @@ ROUTING = {
     "route-mixed": ("9 SELECTs for each UPDATE on ten tables, simple protocol", "--mode mixed --clients 32", False),
     "route-mixed-p": ("the same, prepared statements", "--mode mixed-prepared --clients 32", False),
 }
+# What settings of clients cost: `settings` compared with `one-server`. Not among those measured by default either.
+SESSION = {
+    "settings-simple": ("SELECT by key, simple protocol, 8 clients on one server", "--mode simple --clients 8", False),
+    "settings-prepared": ("the same, prepared statement", "--mode prepared --clients 8", False),
+}
 # name: (what it does, options of the load driver)
 IDLE = {
     "idle": ("5,000 idle clients", "--clients 5000"),
@@ -53,8 +58,9 @@ PGBENCH = {
 }
 DEFAULT = [*LOADS, *IDLE, *PGBENCH]
 LOADS.update(ROUTING)
-WORKLOADS = [*DEFAULT, *ROUTING]
-EVERYBODY = {**contestants.ALL, **contestants.ROUTED}
+LOADS.update(SESSION)
+WORKLOADS = [*DEFAULT, *ROUTING, *SESSION]
+EVERYBODY = {**contestants.ALL, **contestants.ROUTED, **contestants.SESSION}
 
 
 class Bench:
@@ -84,7 +90,7 @@ class Bench:
 
     def load(self, contestant, options):
         timing = ["--seconds", str(self.options.seconds), "--warmup", str(self.options.warmup)]
-        driver = self.drive(contestant.port, [*options.split(), *timing])
+        driver = self.drive(contestant.port, [*options.split(), *contestant.load, *timing])
         pid = contestant.process.pid if contestant.process else None
         samples, result = {}, None
         try:
@@ -217,7 +223,7 @@ def parse_options():
     parser.add_argument("--rounds", type=int, help="how often each is measured (3)")
     parser.add_argument("--seconds", type=float, help="measured time of each run (5)")
     parser.add_argument("--warmup", type=float, help="time under load before that (1)")
-    parser.add_argument("--only", type=names, default=None, help="workloads, separated by commas; `routing`: those of routing")
+    parser.add_argument("--only", type=names, default=None, help="workloads, separated by commas; `routing`, `settings`: those of a kind")
     parser.add_argument("--against", type=names, default=None, help="contestants (all)")
     parser.add_argument("--scale", type=int, default=10, help="pgbench's scale factor (10)")
     parser.add_argument("--settle", type=float, default=5, help="seconds until memory must be back (5)")
@@ -233,9 +239,10 @@ def parse_options():
         options.settle = min(options.settle, 2)
     default = [w for w in DEFAULT if not (options.quick and w in PGBENCH)]
     options.only = options.only or default
-    options.only = [w for name in options.only for w in (ROUTING if name == "routing" else [name])]
-    routing = any(w in ROUTING for w in options.only)
-    options.against = options.against or list(contestants.ROUTED if routing else contestants.ALL)
+    groups = {"routing": (ROUTING, contestants.ROUTED), "settings": (SESSION, contestants.SESSION)}
+    options.only = [w for name in options.only for w in (groups[name][0] if name in groups else [name])]
+    chosen = [members for workloads, members in groups.values() if any(w in workloads for w in options.only)]
+    options.against = options.against or list(chosen[0] if chosen else contestants.ALL)
     for chosen, known in [(options.only, WORKLOADS), (options.against, EVERYBODY)]:
         for name in chosen:
             if name not in known:

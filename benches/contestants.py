@@ -135,6 +135,7 @@ class Direct:
     name = "direct"
     pools = False
     process = None
+    load = []
 
     def __init__(self, cluster):
         self.cluster = cluster
@@ -155,6 +156,7 @@ class Proxy:
 
     pools = True
     process = None
+    load = []  # what the load driver is told besides
 
     def __init__(self, cluster):
         self.cluster = cluster
@@ -261,6 +263,8 @@ class Pooler(Proxy):
     name = "pooler"
     servers = SERVERS
 
+    load = []  # what the load driver is told besides
+
     def __init__(self, cluster):
         super().__init__(cluster)
         # The build may lie where only its owner can read.
@@ -309,6 +313,20 @@ class Host(Pooler):
     servers = 40
 
 
+class OneServer(Pooler):
+    """Clients that take turns on one server."""
+
+    name = "one-server"
+    servers = 1
+
+
+class Settings(OneServer):
+    """The same, and each client has three settings of its own."""
+
+    name = "settings"
+    load = ["--settings"]
+
+
 class OneNode(Host):
     """Routing on, with nowhere else to go: every request is looked at, by the same server as without."""
 
@@ -338,4 +356,5 @@ class ToPrimary(AllNodes):
 
 
 ALL = {c.name: c for c in [Direct, HAProxy, PgBouncer, Pooler]}
+SESSION = {c.name: c for c in [OneServer, Settings]}
 ROUTED = {c.name: c for c in [Host, OneNode, AllNodes, ToPrimary]}

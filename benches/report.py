@@ -8,6 +8,7 @@ import subprocess
 
 BASE = "pgbouncer"
 COLOURS = {"direct": "#9aa0a6", "haproxy": "#5b8ff9", "pgbouncer": "#f6a04d", "pooler": "#2f9e62"}
+SESSION_COLOURS = {"one-server": "#f6a04d", "settings": "#2f9e62"}
 ROUTED_COLOURS = {"host": "#f6a04d", "one-node": "#9aa0a6", "nodes": "#2f9e62", "to-primary": "#5b8ff9"}
 # column: (heading, key, how it is printed)
 COLUMNS = [
@@ -43,8 +44,8 @@ def columns_of(results):
 
 
 def base_of(contestants):
-    """Whom the others are compared with: without routing, if that is what was measured."""
-    return "host" if "host" in contestants else BASE
+    """Whom the others are compared with: those without routing or settings, if that is what was measured."""
+    return next((base for base in ["host", "one-server"] if base in contestants), BASE)
 
 
 def brief(result):
@@ -193,7 +194,7 @@ def panel(title, data, top, x, width):
         out.append(f'<text x="{x + label - 8}" y="{middle}" text-anchor="end" font-size="12">{workload}</text>')
         for name, value in values:
             length = min(value, most) * scale
-            colour = {**COLOURS, **ROUTED_COLOURS}.get(name, "#888")
+            colour = {**COLOURS, **ROUTED_COLOURS, **SESSION_COLOURS}.get(name, "#888")
             out.append(f'<rect x="{x + label}" y="{y}" width="{length:.1f}" height="{bar - 2}" fill="{colour}"/>')
             out.append(f'<text x="{x + label + length + 4:.1f}" y="{y + 10}" font-size="10">{value:.2f}</text>')
             y += bar
@@ -214,7 +215,7 @@ def as_svg(results):
         body += part
         height = max(height, tall + 60)
     legend, x = [], 20
-    for name, colour in (ROUTED_COLOURS if base == "host" else COLOURS).items():
+    for name, colour in {"host": ROUTED_COLOURS, "one-server": SESSION_COLOURS}.get(base, COLOURS).items():
         text = f"{name} = 1" if name == base else name
         legend.append(f'<rect x="{x}" y="16" width="12" height="12" fill="{colour}"/>'
                       f'<text x="{x + 17}" y="26" font-size="12">{text}</text>')

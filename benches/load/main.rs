@@ -56,6 +56,9 @@ struct Args {
     scale: u64,
     #[arg(long)]
     tls: bool,
+    /// Each client sets three settings first, to values that no client next to it has.
+    #[arg(long)]
+    settings: bool,
     /// Run one transaction per client, say READY and stay idle until standard input ends.
     #[arg(long)]
     idle: bool,
@@ -109,18 +112,27 @@ fn main() -> Res<()> {
         password: scram::Password::new(args.password.clone()),
         tls: if args.tls { Some(tls::config()?) } else { None },
     });
-    if args.idle { idle(&args, &target) } else { measure(&args, target) }
+    if args.idle { idle(&args, &target) } else { measure(Arc::new(args), target) }
+}
+
+/// Logs a client in and sends what comes before its first transaction.
+fn begin(args: &Args, target: &Target, seed: u64) -> Res<(Wire, Work)> {
+    let mut wire = Wire::login(target)?;
+    let work = Work::new(args.mode, args.scale, seed);
+    if args.settings {
+        wire.exchange(&work::settings(seed))?;
+    }
+    if let Some(prelude) = work.prelude() {
+        wire.exchange(&prelude)?;
+    }
+    Ok((wire, work))
 }
 
 /// Logs clients in and lets each run one transaction, then holds them.
 fn idle(args: &Args, target: &Target) -> Res<()> {
     let mut wires = Vec::with_capacity(args.clients);
     for (seed, _) in (0u64..).zip(0..args.clients) {
-        let mut wire = Wire::login(target)?;
-        let mut work = Work::new(args.mode, args.scale, seed);
-        if let Some(prelude) = work.prelude() {
-            wire.exchange(&prelude)?;
-        }
+        let (mut wire, mut work) = begin(args, target, seed)?;
         let mut request = Vec::new();
         work.next(&mut request);
         wire.exchange(&request)?;
@@ -134,7 +146,7 @@ fn idle(args: &Args, target: &Target) -> Res<()> {
     Ok(())
 }
 
-fn measure(args: &Args, target: Arc<Target>) -> Res<()> {
+fn measure(args: Arc<Args>, target: Arc<Target>) -> Res<()> {
     let threads = if args.mode == Mode::Connect { args.clients } else { args.threads.min(args.clients) };
     let (ready, all_ready) = channel();
     let mut handles = Vec::new();
@@ -143,11 +155,11 @@ fn measure(args: &Args, target: Arc<Target>) -> Res<()> {
         let (send, window) = channel();
         windows.push(send);
         let share = (args.clients + threads - 1 - thread) / threads;
-        let (target, ready, mode, scale) = (Arc::clone(&target), ready.clone(), args.mode, args.scale);
+        let (target, ready, args) = (Arc::clone(&target), ready.clone(), Arc::clone(&args));
         let seed = u64::try_from(thread)? << 32;
-        handles.push(thread::spawn(move || match mode {
-            Mode::Connect => reconnect(&target, scale, seed, &ready, &window),
-            _ => drive(&target, mode, scale, seed, share, &ready, &window),
+        handles.push(thread::spawn(move || match args.mode {
+            Mode::Connect => reconnect(&target, args.scale, seed, &ready, &window),
+            _ => drive(&args, &target, seed, share, &ready, &window),
         }));
     }
     drop(ready);
@@ -168,7 +180,7 @@ fn measure(args: &Args, target: Arc<Target>) -> Res<()> {
         sum.errors += tally.errors;
         sum.first_error = sum.first_error.or(tally.first_error);
     }
-    report(args, &sum);
+    report(&args, &sum);
     Ok(())
 }
 
@@ -197,9 +209,8 @@ fn report(args: &Args, tally: &Tally) {
 
 /// Drives `share` clients by one event loop until the window ends.
 fn drive(
+    args: &Args,
     target: &Target,
-    mode: Mode,
-    scale: u64,
     seed: u64,
     share: usize,
     ready: &Sender<()>,
@@ -208,11 +219,7 @@ fn drive(
     let mut poll = Poll::new()?;
     let mut clients = Vec::with_capacity(share);
     for (number, index) in (0u64..).zip(0..share) {
-        let mut wire = Wire::login(target)?;
-        let work = Work::new(mode, scale, seed + number);
-        if let Some(prelude) = work.prelude() {
-            wire.exchange(&prelude)?;
-        }
+        let (wire, work) = begin(args, target, seed + number)?;
         let mut client = Client::new(wire, work)?;
         poll.registry().register(
             &mut client.socket,

@@ -147,6 +147,19 @@ impl Work {
     }
 }
 
+/// Settings of a client's own, as an application might have them; the values differ from client to client.
+pub(crate) fn settings(seed: u64) -> Vec<u8> {
+    let own = (seed ^ (seed >> 32)) % 1000;
+    let mut out = Vec::new();
+    let sql = format!(
+        "SET statement_timeout = {}; SET search_path = tenant_{own}, public; SET work_mem = '{}kB'",
+        60_000 + own,
+        4096 + own
+    );
+    query(&mut out, &sql);
+    out
+}
+
 fn query(out: &mut Vec<u8>, sql: &str) {
     message(out, b'Q', |b| cstr(b, sql));
 }

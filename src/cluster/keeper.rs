@@ -19,8 +19,10 @@ use crate::{
 
 /// Between looks at what others have changed.
 const LOOK: Duration = Duration::from_secs(10);
-/// Between two snapshots: changes come in swarms.
+/// Between two snapshots at least: changes come in swarms.
 const GAP: Duration = Duration::from_millis(100);
+/// And so many times as long as one takes, for the server's sake.
+const BREATHER: u32 = 4;
 /// How often the pause after a failure is doubled.
 const MOST_DOUBLINGS: u32 = 5;
 /// After a failure.
@@ -109,6 +111,7 @@ where
         looked: Instant::now(),
         complained: false,
         failures: 0,
+        took: Duration::ZERO,
     };
     drop(source);
     loop {
@@ -127,7 +130,7 @@ where
         };
         // A change in between has left its mark: it wakes at once.
         tokio::select! {
-            () = wake.notified() => tokio::time::sleep(GAP).await,
+            () = wake.notified() => tokio::time::sleep(keeper.gap()).await,
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -144,11 +147,17 @@ struct Keeper<T> {
     complained: bool,
     /// In a row.
     failures: u32,
+    /// To read it, the last time.
+    took: Duration,
 }
 
 impl<T: Source> Keeper<T> {
     fn source(&self) -> Option<Arc<T>> {
         self.source.upgrade().filter(|source| !source.is_stopped())
+    }
+
+    fn gap(&self) -> Duration {
+        GAP.max(self.took * BREATHER).min(LOOK)
     }
 
     /// Nothing is known, and no connection is held, until somebody wakes it.
@@ -179,7 +188,17 @@ impl<T: Source> Keeper<T> {
             None => {
                 // What others have changed may be in use already.
                 source.catalog().distrust();
-                let catalog = take(&mut session).await?;
+                let begun = Instant::now();
+                let catalog = take(&mut session).await;
+                self.took = begun.elapsed();
+                let catalog = match catalog {
+                    Ok(catalog) => catalog,
+                    Err(error) => {
+                        // It may do better the next time.
+                        self.session = Some((primary, session));
+                        return Err(error);
+                    }
+                };
                 source.taken(&catalog);
                 tracing::debug!(database = source.database(), bytes = catalog.size(), "catalog read");
                 Arc::new(catalog)
@@ -203,7 +222,6 @@ impl<T: Source> Keeper<T> {
     /// What is known stays in force for a while: a primary that is lost is changed by nobody. Then everything is for the
     /// primary. Says so once.
     fn failed(&mut self, error: &KeeperError) -> Duration {
-        self.session = None;
         let Some(source) = self.source() else { return GAP };
         if self.looked.elapsed() < LASTS && source.catalog().generation() > 0 {
             return GAP;
@@ -212,8 +230,13 @@ impl<T: Source> Keeper<T> {
         if source.primary().is_none() {
             return GAP;
         }
-        source.catalog().set_tried();
         source.catalog().distrust();
+        self.failures = self.failures.saturating_add(1);
+        // What is dropped while it is read makes the server say an error: once is nothing.
+        if self.failures == 1 && matches!(error, KeeperError::Query(QueryError::Server(_))) {
+            return self.gap();
+        }
+        source.catalog().set_tried();
         if !std::mem::replace(&mut self.complained, true) {
             tracing::warn!(
                 database = source.database(),
@@ -221,7 +244,6 @@ impl<T: Source> Keeper<T> {
                 source.without()
             );
         }
-        self.failures = self.failures.saturating_add(1);
         retry_after(self.failures)
     }
 }

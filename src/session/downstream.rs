@@ -219,6 +219,11 @@ impl Downstream<'_> {
             be::ERROR_RESPONSE => self.reworded(body),
             _ => listens.then(listen_tag),
         };
+        if tag == be::READY_FOR_QUERY
+            && self.server.pipeline.front_in_order() == Some(Expected::InjectedPrepare)
+        {
+            self.prepare_over();
+        }
         let server = &mut *self.server;
         let verdict = server.pipeline.on_reply(tag, &mut server.undone);
         if !server.undone.is_empty() {
@@ -346,8 +351,7 @@ impl Downstream<'_> {
         self.server.sequences_of = SOMEBODY;
         let code = be::error_field(body, b'C');
         if expected == Expected::InjectedPrepare && code != Some(b"42P05") {
-            // It is missing here, for whatever passes: not for ever.
-            self.server.spoiled = self.server.spoiled.or(Some("a statement could not be prepared again"));
+            self.prepare_refused(body);
         } else if !matches!(code, Some(b"25P02" | b"26000")) {
             self.server.injected_failed = Some(message.into());
         }
@@ -355,7 +359,7 @@ impl Downstream<'_> {
 
     /// The error as the client is to read it, if not as the server says it.
     fn reworded(&mut self, error: &[u8]) -> Option<Vec<u8>> {
-        self.renamed(error).or_else(|| self.hinted(error))
+        self.renamed(error).or_else(|| self.hinted(error)).or_else(|| self.refused_before(error))
     }
 
     /// The client has used a statement that means something else now: see [`upstream::CHANGED`].
@@ -461,7 +465,10 @@ impl Downstream<'_> {
         }
         match tag {
             b"DEALLOCATE" => return self.forget_deallocated(),
-            b"DEALLOCATE ALL" | b"DISCARD ALL" => self.forget_statements(),
+            b"DEALLOCATE ALL" | b"DISCARD ALL" => {
+                self.prepared_are_gone();
+                self.forget_statements();
+            }
             b"PREPARE" | b"LISTEN" | b"LOAD" if !self.server.pipeline.front_is_own_query() => {
                 self.server.bonds.on_tag(tag);
             }

@@ -15,6 +15,7 @@ pub mod pipeline;
 pub mod prepared;
 pub mod resets;
 pub mod sequences;
+pub mod setting;
 pub mod state;
 pub mod statements;
 pub mod text;

@@ -266,6 +266,12 @@ impl Pipeline {
         !self.open && !self.skipping
     }
 
+    /// The server is sure to answer the last message as soon as it has carried it out.
+    pub fn ends_ready(&self) -> bool {
+        let ready = |e: &Expected| matches!(e, Expected::Query | Expected::FunctionCall | Expected::Sync);
+        self.queue.back().is_some_and(ready)
+    }
+
     /// The server carries out a query of the pooler's own: a cancel request must not hit it. (A statement that the pooler
     /// prepares for the client is part of what the client wants cancelled: it may wait for a lock.)
     pub fn front_is_own_query(&self) -> bool {

@@ -5,15 +5,19 @@
 //! prepared; where both are equal that costs a comparison of two pointers. A text that cannot be repeated as it is (with
 //! other statements beside it, in other letters than ASCII), or too many of them, bind the server instead.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     bonds::Bond,
+    downstream::Downstream,
     params::Label,
     pipeline::Expected,
     state::{ClientSession, ServerSession},
 };
-use crate::sql;
+use crate::{
+    protocol::{backend as be, encode},
+    sql,
+};
 
 /// Most statements, and bytes of texts, that follow a client.
 const MOST: usize = 16;
@@ -29,6 +33,26 @@ pub struct Prepared {
 
 /// What a session holds; nearly always nothing.
 pub type Texts = Option<Arc<Prepared>>;
+
+/// Statements that are on their way to a server, and those that it refused: the client has them all the same.
+#[derive(Debug, Default)]
+pub struct Replay {
+    sent: VecDeque<String>,
+    /// Names, and bodies of the errors.
+    refused: Vec<(String, Box<[u8]>)>,
+}
+
+impl Replay {
+    fn refuse(&mut self, error: &[u8]) {
+        if let Some(name) = self.sent.front() {
+            self.refused.push((name.clone(), error.into()));
+        }
+    }
+
+    fn error_of(&self, name: &[u8]) -> Option<&[u8]> {
+        self.refused.iter().find(|(refused, _)| refused.as_bytes() == name).map(|(_, error)| &**error)
+    }
+}
 
 /// What a server has told, if it can follow its client.
 pub(super) fn of_answer(mut told: Vec<(String, String)>, under: &Label) -> Result<Texts, ()> {
@@ -57,6 +81,14 @@ fn entries(texts: &Texts) -> &[(String, String)] {
 }
 
 impl ServerSession {
+    /// The settings under which a client's statements have to be prepared here, if they are not its own of today: they
+    /// changed on a standby, which has no statements to keep.
+    pub(super) fn prepares_under(&self, client: &ClientSession) -> Option<Label> {
+        let known = client.prepared.as_ref()?;
+        let elsewhere = same(&self.prepared, &client.prepared) || self.in_hot_standby == Some(true);
+        (!elsewhere && !Arc::ptr_eq(&known.under, &client.label)).then(|| Arc::clone(&known.under))
+    }
+
     /// Makes the server's statements those of a client whose transaction begins here: what goes in front, noted.
     pub(super) fn adopt_prepared(&mut self, client: &ClientSession, mut write: impl FnMut(&str)) {
         // EXECUTE is for the primary.
@@ -68,8 +100,9 @@ impl ServerSession {
             self.pipeline.push(Expected::InjectedDiscard);
             write(&format!("DEALLOCATE \"{}\"", name.replace('"', "\"\"")));
         }
-        for (_, text) in wanted.iter().filter(|entry| !there.contains(entry)) {
+        for (name, text) in wanted.iter().filter(|entry| !there.contains(entry)) {
             self.pipeline.push(Expected::InjectedPrepare);
+            self.replay.get_or_insert_default().sent.push_back(name.clone());
             write(text);
         }
         self.unnamed_of = super::state::NOBODY;
@@ -77,9 +110,21 @@ impl ServerSession {
     }
 
     /// What the server has told of statements, after a transaction of this client. False: they bind it.
-    pub(super) fn learn_prepared(&mut self, client: &mut ClientSession, told: Vec<(String, String)>) -> bool {
+    pub(super) fn learn_prepared(
+        &mut self,
+        client: &mut ClientSession,
+        mut told: Vec<(String, String)>,
+    ) -> bool {
         if self.in_hot_standby == Some(true) {
             return told.is_empty();
+        }
+        // What was refused here is not gone: what it lacks may be there again by the next time.
+        if let Some(replay) = &self.replay {
+            let refused = |name: &String| replay.error_of(name.as_bytes()).is_some();
+            let missing = |name: &String| refused(name) && !told.iter().any(|(there, _)| there == name);
+            let kept: Vec<_> =
+                entries(&client.prepared).iter().filter(|(name, _)| missing(name)).cloned().collect();
+            told.extend(kept);
         }
         self.prepared_stays &= !told.is_empty();
         let learnt = of_answer(told, &client.label).ok().filter(|_| !self.prepared_stays);
@@ -96,11 +141,54 @@ impl ServerSession {
 
     /// A transaction is over. Under other settings the same texts may mean something else: then the server stays.
     pub(super) fn keep_prepared(&mut self, client: &mut ClientSession) {
+        if self.in_hot_standby == Some(true) {
+            return;
+        }
         if client.prepared.as_ref().is_some_and(|known| !Arc::ptr_eq(&known.under, &client.label)) {
             (self.prepared, client.prepared) = (None, None);
             self.prepared_stays = true;
             self.bonds.objects = self.bonds.objects.or(Some(Bond::Prepare));
         }
+    }
+}
+
+impl Downstream<'_> {
+    /// The server refuses a statement that the client has: it is missing here, for whatever passes, not for ever.
+    pub(super) fn prepare_refused(&mut self, error: &[u8]) {
+        self.server.replay.get_or_insert_default().refuse(error);
+        self.server.spoiled = self.server.spoiled.or(Some("a statement could not be prepared again"));
+    }
+
+    /// One that was on its way is there, or refused.
+    pub(super) fn prepare_over(&mut self) {
+        if let Some(replay) = &mut self.server.replay {
+            replay.sent.pop_front();
+            if replay.sent.is_empty() && replay.refused.is_empty() {
+                self.server.replay = None;
+            }
+        }
+    }
+
+    /// The client has deallocated all that it had.
+    pub(super) fn prepared_are_gone(&mut self) {
+        self.server.replay = None;
+    }
+
+    /// "Does not exist" of a statement that was refused here: why, as its EXECUTE would have said it at a server that has it.
+    pub(super) fn refused_before(&self, error: &[u8]) -> Option<Vec<u8>> {
+        let replay =
+            self.server.replay.as_ref().filter(|_| be::error_field(error, b'C') == Some(b"26000"))?;
+        let message = be::error_field(error, b'M')?;
+        let cause = message.split(|&b| b == b'"').find_map(|name| replay.error_of(name))?;
+        let mut out = Vec::new();
+        encode::message(&mut out, be::ERROR_RESPONSE, |b| {
+            for (code, value) in be::error_fields(cause) {
+                b.push(code);
+                encode::cstr(b, value);
+            }
+            b.push(0);
+        });
+        Some(out)
     }
 }
 

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use super::{
     downstream::Downstream,
     outgoing::Outgoing,
-    params::write_set,
     pipeline::{Expected, Pipeline},
+    setting::write_set,
     state::NOBODY,
     text::Reset,
 };

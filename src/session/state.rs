@@ -10,9 +10,10 @@ use super::{
     ending::{Ending, Outcome},
     params::{Label, Labels, Params},
     pipeline::{Pipeline, Synthetic, Undone},
-    prepared::Texts,
+    prepared::{Replay, Texts},
     resets::Resets,
     sequences::Sequences,
+    setting::{Changes, Risk},
     statements::{ClientStatements, Registry, ServerStatements},
     traces::{Asking, Traces},
 };
@@ -27,6 +28,9 @@ pub struct Shared {
     pub registry: Registry,
     pub labels: Labels,
 }
+
+/// Bytes of a ReadyForQuery.
+const READY: usize = 6;
 
 /// Stands in for the client of a server that has none.
 pub const NOBODY: u64 = 0;
@@ -55,6 +59,8 @@ pub struct ClientSession {
     pub prepared: Texts,
     /// What pooler listens to for it.
     pub channels: Option<Box<Channels>>,
+    /// What made the last server's settings its own: often the next one's too.
+    changes: Option<Box<Changes>>,
 }
 
 /// What a server connection has been told and still owes.
@@ -85,6 +91,7 @@ pub struct ServerSession {
     pub(super) prepared_stays: bool,
     /// What has been prepared by SQL, as it has said last.
     pub prepared: Texts,
+    pub(super) replay: Option<Box<Replay>>,
     /// The only client that may have drawn numbers of sequences which the server remembers, [`NOBODY`], or [`SOMEBODY`]: several.
     pub sequences_of: u64,
     /// The turn of that client which they are of.
@@ -109,6 +116,8 @@ pub struct ServerSession {
     pub spoiled: Option<&'static str>,
     /// A query of the pooler's own failed: nothing more may reach the client.
     pub injected_failed: Option<Box<[u8]>>,
+    /// Settings have been sent, and nothing behind them.
+    pub trying: Option<Risk>,
     /// A table or the like was altered in the transaction that is open.
     pub altered: bool,
     /// CommandCompletes since the last ReadyForQuery, and whether the last one was ROLLBACK.
@@ -166,7 +175,18 @@ impl ClientSession {
             sequences: Sequences::default(),
             prepared: None,
             channels: None,
+            changes: None,
         }
+    }
+
+    /// What makes a server's settings its own; `None`: they are.
+    fn changes_from(&mut self, from: &Label) -> Option<&Changes> {
+        if Arc::ptr_eq(from, &self.label) {
+            return None;
+        }
+        let known = self.changes.take().filter(|known| known.are(from, &self.label));
+        let changes = known.unwrap_or_else(|| Box::new(Changes::between(from, &self.label)));
+        Some(self.changes.insert(changes))
     }
 
     /// What a server has made of the startup parameters.
@@ -210,6 +230,7 @@ impl ServerSession {
             untracked: None,
             prepared_stays: false,
             prepared: None,
+            replay: None,
             passing: 0,
             swallowing: 0,
             login_role: reported("session_authorization"),
@@ -220,6 +241,7 @@ impl ServerSession {
             last_words: None,
             spoiled: None,
             injected_failed: None,
+            trying: None,
             altered: false,
             tags: 0,
             rolled_back: false,
@@ -327,23 +349,46 @@ impl ServerSession {
     }
 
     /// Makes the server's session that of `client`, as far as it is tracked: what has to go in front is written, each as one
-    /// Query, and noted.
-    pub fn adopt(&mut self, client: &mut ClientSession, mut write: impl FnMut(&str)) {
-        self.adopt_settings(client, &mut write);
+    /// Query, and noted. Returns how many bytes the server will answer at least, if it carries all out.
+    pub fn adopt(&mut self, client: &mut ClientSession, mut write: impl FnMut(&str)) -> usize {
+        if let Some(under) = self.prepares_under(client) {
+            let mut sql = String::new();
+            self.label.write_changes(&under, &mut sql);
+            self.set(&sql, under, &mut write);
+            self.adopt_prepared(client, &mut write);
+            // Of settings that are refused only the last are taken back.
+            self.spoiled = self.spoiled.or(Some("statements were prepared under other settings"));
+        }
+        let answer = self.adopt_settings(client, &mut write);
         self.adopt_prepared(client, write);
+        answer
     }
 
-    fn adopt_settings(&mut self, client: &mut ClientSession, write: impl FnMut(&str)) {
+    /// What an adoption would set that the server may refuse.
+    pub fn risk(&self, client: &mut ClientSession) -> Option<Risk> {
+        client.changes_from(&self.label)?.risk
+    }
+
+    /// Sends the settings alone: nothing is carried out before it is known that they are there.
+    pub fn try_settings(&mut self, client: &mut ClientSession, risk: Risk, write: impl FnOnce(&str)) {
+        self.trying = Some(risk);
+        self.adopt_settings(client, write);
+    }
+
+    fn adopt_settings(&mut self, client: &mut ClientSession, write: impl FnOnce(&str)) -> usize {
         let forget = self.meet_sequences(client);
         if Arc::ptr_eq(&self.label, &client.label) && forget.is_none() {
-            return;
+            return 0;
         }
-        let mut sql = forget.unwrap_or_default().to_owned();
-        if forget.is_some() && !Arc::ptr_eq(&self.label, &client.label) {
-            sql.push(';');
+        let label = Arc::clone(&client.label);
+        let changes = client.changes_from(&self.label);
+        let (sql, answer) = changes.map_or(("", 0), |changes| (&changes.sql, changes.answer));
+        match forget {
+            None => self.set(sql, label, write),
+            Some(forget) if sql.is_empty() => self.set(forget, label, write),
+            Some(forget) => self.set(&format!("{forget};{sql}"), label, write),
         }
-        self.label.write_changes(&client.label, &mut sql);
-        self.set(&sql, Arc::clone(&client.label), write);
+        if answer > 0 { answer + READY } else { 0 }
     }
 
     /// Tries a client's startup parameters, from what servers have at login: a value may say a part only (DateStyle), and the

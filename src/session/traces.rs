@@ -10,8 +10,9 @@ use std::sync::Arc;
 use super::{
     bonds::{Bond, Bonds},
     downstream::Downstream,
-    params::{Label, Params, quote_literal},
+    params::{Label, Params},
     pipeline::Expected,
+    setting::quote_literal,
     state::NOBODY,
 };
 use crate::{

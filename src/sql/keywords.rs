@@ -111,13 +111,28 @@ static TABLE: [(u128, Word); PLACES] = {
 };
 
 /// What a word is that is not behind a dot.
-#[expect(clippy::cast_possible_truncation, reason = "a place")]
 pub(super) fn word(text: &[u8], token: Token, digest: u128) -> Word {
     if token.len() > WIDTH {
         // The only one of this length.
         let long = text.get(token.range()).is_some_and(|w| w.eq_ignore_ascii_case(b"current_timestamp"));
         return if long { Word::RESERVED } else { Word::NAME };
     }
+    lookup(digest)
+}
+
+/// Whether quote_identifier (ruleutils.c) would leave a name as it is.
+pub(super) fn is_plain_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    let begins = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    let is_free = match name.len() > WIDTH {
+        true => name != "current_timestamp",
+        false => lookup(digest(name.as_bytes(), 0, name.len(), false)).group == Name,
+    };
+    begins && name.bytes().all(plain) && is_free
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a place")]
+fn lookup(digest: u128) -> Word {
     let mut place = spread(digest) as usize % PLACES;
     loop {
         match TABLE.get(place) {

@@ -158,6 +158,11 @@ impl Why {
     }
 }
 
+/// Whether a name needs no quotes: PostgreSQL would write none.
+pub fn is_plain_name(name: &str) -> bool {
+    keywords::is_plain_name(name)
+}
+
 /// Whether a text begins, behind blanks, as one of these (in lower case).
 pub fn begins_as(text: &[u8], words: &[&[u8]]) -> bool {
     let text = text.trim_ascii_start();

@@ -58,6 +58,8 @@ pub(crate) enum Refusal {
     Behind,
     /// The replica of its transaction did not show what had been committed meanwhile, for as long as it may wait.
     NotReplayed,
+    /// Its server takes settings of its session no more; what it has said is in [`ClientInfo::refused`].
+    Settings,
     /// Its transaction has failed, and has not been ended.
     Aborted,
 }
@@ -138,6 +140,8 @@ pub(crate) struct ClientInfo {
     pub(crate) connected_at: u64,
     /// When bytes that it does not read began to wait; 0: none do.
     pub(crate) stuck_since: u64,
+    /// The error of a server that its next request is to be refused with.
+    pub(crate) refused: Option<Box<[u8]>>,
     /// Held for what its end gives back.
     pub(crate) _permit: ClientPermit,
 }

@@ -108,6 +108,7 @@ impl Worker {
             unsent: login.unsent,
             connected_at: self.process.clock.unix_micros(),
             stuck_since: 0,
+            refused: None,
             _permit: login.permit,
         };
         entry.insert(Client {
@@ -198,7 +199,7 @@ impl Worker {
         if bytes.is_empty() {
             return self.login_parameters_tried(slot, server_slot);
         }
-        if server.conn.send(&bytes).is_err() {
+        if server.send(&bytes).is_err() {
             self.server_readable(server_slot);
         }
     }

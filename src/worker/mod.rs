@@ -46,6 +46,7 @@ pub(crate) mod server;
 mod settings;
 mod tick;
 mod tokens;
+mod trying;
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -245,6 +245,7 @@ impl Worker {
         shard.publish(self.id);
         if let Some(server) = self.servers.get_mut(slot) {
             server.state = ServerState::Idle;
+            server.wake_at(1);
             server.since = self.now;
         }
     }

@@ -25,8 +25,11 @@ const FAILURE: &str =
     "DO $pooler$ BEGIN RAISE EXCEPTION 'pooler has refused a statement of this transaction'; END $pooler$";
 
 impl Refusal {
-    /// The error, with which the client stays connected.
-    pub(super) fn write(self, out: &mut Vec<u8>) {
+    /// The error, with which the client stays connected. `told`: what the server has said, if it has refused.
+    pub(super) fn write(self, told: Option<Box<[u8]>>, out: &mut Vec<u8>) {
+        if let Some(told) = told {
+            return out.extend_from_slice(&told);
+        }
         let (sqlstate, message, hint) = match self {
             Self::Canceled => ("57014", "canceling statement due to user request", None),
             // SQL:2016, 40003: statement completion unknown; 08006 is what libpq's users look for.
@@ -60,6 +63,7 @@ impl Refusal {
                 "the replica of this transaction does not show what was committed meanwhile",
                 Some("Repeat the transaction. See SHOW NODES on pooler's console, and failover_hold."),
             ),
+            Self::Settings => ("42501", "the settings of this session are refused by the server", None),
             Self::Aborted => (
                 "25P02",
                 "current transaction is aborted, commands ignored until end of transaction block",
@@ -100,7 +104,7 @@ impl Worker {
         server.session.unnamed_of = NOBODY;
         let mut query = Vec::new();
         encode::query(&mut query, FAILURE);
-        if server.conn.send(&query).is_err() {
+        if server.send(&query).is_err() {
             // What the server said before it went away is still to be read.
             self.look_later_at_server(server_slot);
         }

@@ -2,7 +2,7 @@
 
 use super::{
     READS_PER_TURN, Worker,
-    client::{ClientState, Discarding},
+    client::{ClientState, Discarding, Refusal},
     conn::Conn,
     own::Said,
     route::Target,
@@ -272,6 +272,9 @@ impl Worker {
         {
             return 0;
         }
+        if self.tries_settings(slot, server_slot) {
+            return 0;
+        }
         let (Some(client), Some(server)) = (self.clients.get_mut(slot), self.servers.get_mut(server_slot))
         else {
             return input.len();
@@ -282,9 +285,10 @@ impl Worker {
         let mut staging = std::mem::take(&mut self.staging);
         staging.clear();
         let mut out = Outgoing::new(input, &mut staging);
+        let mut answer = 0;
         // Not into the middle of a message (the rest of COPY data whose COPY has failed).
         if server.session.is_free() && client.session.passing == 0 {
-            server.session.adopt(&mut client.session, |sql| encode::query(out.inject(), sql));
+            answer = server.session.adopt(&mut client.session, |sql| encode::query(out.inject(), sql));
             server.transaction_start = self.now;
             if let Some(begin) = client.routing.as_mut().and_then(|routing| routing.begin.take()) {
                 begin.send(&mut server.session, out.inject());
@@ -313,7 +317,9 @@ impl Worker {
         let (counts, flush, lacks) = (upstream.counts, upstream.flush, upstream.lacks.take());
         let habit = client.session.sequences.take_news();
         let bytes = out.finish();
-        let sent = if bytes.is_empty() { Ok(()) } else { server.conn.send(bytes) };
+        // What goes in front is answered first, and is nothing to wake up for.
+        let in_front = if server.session.pipeline.ends_ready() { answer } else { 0 };
+        let sent = if bytes.is_empty() { Ok(()) } else { server.send_behind(in_front, bytes) };
         if let Some(stats) = shard.pool.shards.get(self.id).map(|s| &s.stats) {
             stats.received.add(u64::try_from(used).unwrap_or(0));
             stats.queries.add(counts.queries);
@@ -433,7 +439,8 @@ impl Worker {
         client.discarding = if ends { Discarding::Nothing } else { Discarding::UpToSync };
         let mut bytes = Vec::new();
         if let Some(refusal) = refusal {
-            refusal.write(&mut bytes);
+            let told = client.info.refused.take().filter(|_| refusal == Refusal::Settings);
+            refusal.write(told, &mut bytes);
             if let Some(routing) = &mut client.routing {
                 routing.own.refused();
                 // The next request is another one, and has to see what was written meanwhile.

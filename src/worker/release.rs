@@ -281,7 +281,7 @@ impl Worker {
         server.session.unnamed_of = NOBODY;
         server.state = state;
         server.since = self.now;
-        if server.conn.send(&bytes).is_err() {
+        if server.send(&bytes).is_err() {
             self.close_server(slot, "server conn crashed?");
         }
     }
@@ -411,6 +411,9 @@ impl Worker {
     /// Settings that the client is entitled to could not be established: its statement ran without them.
     pub(super) fn settings_refused(&mut self, client_slot: usize, server_slot: usize) {
         let Some(server) = self.servers.get(server_slot) else { return };
+        if server.session.trying.is_some() {
+            return self.settings_tried(client_slot, server_slot);
+        }
         let message = server.session.injected_failed.clone().unwrap_or_default();
         let body = message.get(HEADER..).unwrap_or_default();
         let error = error_of(body);

@@ -100,9 +100,10 @@ impl Worker {
         let (error, ended, told) = (downstream.error, downstream.ended, Replied::of(&downstream));
         let (terminated, asked, stopped) = (downstream.terminated, downstream.asked, downstream.stopped);
         let habit = downstream.client.sequences.take_news();
-        if !downstream.request.is_empty() {
+        let request = std::mem::take(&mut downstream.request);
+        if !request.is_empty() {
             // If the server is gone, reading will tell.
-            let _ = server.conn.send(&downstream.request);
+            let _ = server.send(&request);
         }
         let bytes = out.finish();
         let stats = server.pool.shards.get(self.id).map(|shard| &shard.stats);
@@ -239,6 +240,9 @@ impl Worker {
             return self.settings_refused(client_slot, slot);
         }
         if client.session.held {
+            if server.session.trying.is_some() {
+                return self.settings_tried(client_slot, slot);
+            }
             return self.go_on_with_held(client_slot);
         }
         if client.waits_behind() {
@@ -261,7 +265,7 @@ impl Worker {
     }
 
     /// The server has said more: the message that waited for it may go on. The server stays until it has.
-    fn go_on_with_held(&mut self, slot: usize) {
+    pub(super) fn go_on_with_held(&mut self, slot: usize) {
         if let Some(client) = self.clients.get_mut(slot) {
             client.session.held = false;
         }

@@ -1,6 +1,6 @@
 //! A server connection on its worker.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use tokio::sync::oneshot;
 
@@ -66,6 +66,14 @@ pub(crate) struct Server {
     /// Cancels that wait until the client's own query runs.
     pub(crate) deferred_cancels: Vec<oneshot::Sender<Option<CancelJob>>>,
     pub(crate) info: Box<ServerInfo>,
+}
+
+impl Server {
+    /// Sends; any answer wakes the worker. What the socket does not take is kept.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.wake_at(1);
+        self.conn.send(bytes)
+    }
 }
 
 /// What is needed to cancel, and for SHOW SERVERS.

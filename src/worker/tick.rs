@@ -31,6 +31,8 @@ enum Expired {
     Server(usize, &'static str),
     /// Still at work for a client that left.
     Orphan(usize),
+    /// What it has said so far may be less than was to be expected.
+    Sparse(usize),
 }
 
 pub(super) fn micros(time: Duration) -> u64 {
@@ -55,6 +57,7 @@ impl Worker {
                 Expired::SlowReader(slot) => self.close_client(slot, "client_write_timeout"),
                 Expired::Server(slot, _) => self.close_expired(slot),
                 Expired::Orphan(slot) => self.cancel_and_close(slot),
+                Expired::Sparse(slot) => self.wake_for_anything(slot),
             }
         }
         for index in 0..self.shards.len() {
@@ -202,6 +205,7 @@ impl Worker {
                 "check or reset query timeout"
             }
             ServerState::Draining if age > DRAIN_TIME => return Some(Expired::Orphan(slot)),
+            ServerState::Active(_) if server.pace.expects_more() => return Some(Expired::Sparse(slot)),
             ServerState::BeingCanceled
                 if !settings.cancel_wait_timeout.is_zero()
                     && age > micros(settings.cancel_wait_timeout) * 2 =>

@@ -51,6 +51,25 @@ const SCRIPTS: &[(&str, &[Step])] = &[
         ],
     ),
     (
+        "what is prepared means what it meant",
+        &[
+            (Any, "SET DateStyle = 'ISO, DMY'", ""),
+            (P, "PREPARE dated AS SELECT date '01/02/2020'", ""),
+            (P, "EXECUTE dated", "2020-02-01"),
+            (Any, "BEGIN READ ONLY", ""),
+            (R, "SELECT count(*) FROM item", "20"),
+            (There, "SET DateStyle = 'ISO, MDY'", ""),
+            (Any, "COMMIT", ""),
+            (R, "SELECT 1 + count(*) FROM item", "21"),
+            (P, "EXECUTE dated", "2020-02-01"),
+            (Any, "SELECT date '01/02/2020'", "2020-01-02"),
+            (P, "EXECUTE dated", "2020-02-01"),
+            (P, "DEALLOCATE dated", ""),
+            (Any, "RESET DateStyle", ""),
+            (Any, "SELECT 2 + count(*) FROM item", "22"),
+        ],
+    ),
+    (
         "start transaction",
         &[
             (Any, "START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", ""),
@@ -286,6 +305,7 @@ const SCRIPTS: &[(&str, &[Step])] = &[
             (P, "PREPARE by_sql AS SELECT count(*) FROM item", ""),
             (P, "EXECUTE by_sql", "20"),
             (P, "DEALLOCATE by_sql", ""),
+            (Any, "SELECT 2 + count(*) FROM item", "22"),
         ],
     ),
     (

@@ -66,7 +66,7 @@ fn same_state(scripts: &[&[&str]], send: impl Fn(&mut Raw, &str)) {
     }
 }
 
-const SCRIPTS: [&[&str]; 12] = [
+const SCRIPTS: [&[&str]; 15] = [
     &["SET work_mem = '7MB'", "SET app.tenant = 'it''s \\ \u{fc}'", "RESET work_mem", "RESET ALL"],
     &["SET SESSION statement_timeout = '5min'", "SET statement_timeout TO DEFAULT"],
     &["SELECT set_config('app.tenant', 'a', false), set_config('work_mem', '8MB', false)", "DISCARD ALL"],
@@ -76,6 +76,9 @@ const SCRIPTS: [&[&str]; 12] = [
     &["BEGIN", "SET work_mem = '6MB'", "SELECT 1/0", "COMMIT", "SET work_mem = '5MB'"],
     &["SET ROLE pg_monitor", "SET work_mem = '7MB'", "RESET ROLE", "SET ROLE pg_monitor", "SET ROLE NONE"],
     &["SET search_path = \"Odd, name\", pg_catalog", "SET work_mem = '7MB'; SET app.other = '1'"],
+    &["SET search_path = \"$user\", \"Odd name\", public", "SET search_path = ''", "RESET search_path"],
+    &["SELECT set_config('search_path', 'user,public', false)", "SET search_path = \"user\", x_1"],
+    &["SET app.\"Mixed\" = '1'", "SET \"a\".b.c1 = E'\\\\\\''", "RESET ALL"],
     &["SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE", "RESET ALL"],
     &["DO $$ BEGIN SET work_mem = '7MB'; PERFORM set_config('statement_timeout', '9min', false); END $$"],
     &[
@@ -130,6 +133,90 @@ fn settings_hold_for_what_follows_in_the_pipeline() {
         assert_eq!(client.sql("SHOW work_mem"), [format!("{round}MB")]);
         assert_eq!(other.sql("SHOW work_mem"), ["4MB"]);
     }
+}
+
+/// A server that is not waked up for the answers to settings in front is waked up by the shortest answer behind them, also
+/// where its settings are refused, or notifications come later.
+#[test]
+fn short_answers_behind_settings_are_not_waited_for() {
+    let database = Database::new();
+    let pooler = Setup::new(&database).setting("default_pool_size = 1\nworkers = 1").start();
+    let mut clients: Vec<Raw> = (0..2).map(|_| pooler.connect()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.sql(&format!("SET statement_timeout = '{}min'; SET search_path = s{n}, public", n + 1));
+        client.sql(&format!("SET lock_timeout = '{}min'; SET app.number = {n}", n + 1));
+    }
+    let unit = |sql: &str| [parse("", sql), bind("", &[]), execute(), sync()].concat();
+    for _ in 0..3 {
+        for (n, client) in clients.iter_mut().enumerate() {
+            // Whole requests, and what is answered in parts.
+            for request in [vec![], query(""), sync(), unit(""), query("BEGIN"), query("COMMIT")] {
+                let requests = usize::from(!request.is_empty());
+                client.send(&request);
+                client.ready(requests);
+            }
+            let steps =
+                [(parse("", "SELECT 1"), b'1'), (bind("", &[]), b'2'), (execute(), b'C'), (sync(), b'Z')];
+            for (message, answer) in steps {
+                client.send_all(&[message, flush()]);
+                client.until(answer);
+            }
+            assert_eq!(client.sql("SHOW lock_timeout"), [format!("{}min", n + 1)]);
+            client.sql("DECLARE c CURSOR WITH HOLD FOR SELECT 1");
+            client.sql("CLOSE c");
+        }
+    }
+}
+
+/// Nothing runs without the settings that it needs (under another role it would do something else), the client stays, and
+/// nobody else meets any of it.
+#[test]
+fn settings_that_are_refused_are_an_error_and_nothing_is_carried_out() {
+    let (database, pooler) = turning();
+    database.sql(
+        "CREATE ROLE refused; GRANT refused TO app; CREATE TABLE seen (who text, n serial); \
+         GRANT ALL ON seen, seen_n_seq TO app, refused",
+    );
+    let (mut client, mut other) = (pooler.connect(), pooler.connect());
+    let insert = "INSERT INTO seen VALUES (current_user)";
+    client.sql("SET work_mem = '7MB'; SET ROLE refused");
+    for _ in 0..4 {
+        client.sql(insert);
+        assert_eq!(other.sql("SELECT current_user"), ["app"]);
+    }
+    database.sql("REVOKE refused FROM app");
+    let unit = |sql: &str| [parse("", sql), bind("", &[]), execute(), sync()].concat();
+    for round in 0..4 {
+        let error = client.try_sql(insert).unwrap_err();
+        assert_eq!((error.field(b'S'), error.field(b'C')), ("ERROR".into(), "42501".into()), "{round}");
+        // Each request of a pipeline is one of its own, as it is where the role is not let in.
+        client.send_all(&[
+            unit(insert),
+            query(insert),
+            unit("SELECT 1"),
+            parse("n", "SELECT 1"),
+            flush(),
+            sync(),
+        ]);
+        let frames = client.ready(4);
+        let tags: String = frames.iter().map(|frame| char::from(frame.tag)).collect();
+        assert_eq!(tags, "EZEZEZEZ");
+        assert_eq!(other.sql("SELECT current_user || current_setting('work_mem')"), ["app4MB"]);
+    }
+    assert_eq!(database.sql("SELECT DISTINCT who FROM seen"), ["refused"]);
+    assert_eq!(database.sql("SELECT count(*) FROM seen"), ["4"]);
+    // A way out, as at PostgreSQL.
+    client.sql("RESET ROLE");
+    assert_eq!(client.sql("SELECT current_user || current_setting('work_mem')"), ["app7MB"]);
+    database.sql("GRANT refused TO app");
+    client.sql("SET ROLE refused");
+    database.sql("REVOKE refused FROM app");
+    assert_eq!(client.try_sql("BEGIN").unwrap_err().field(b'C'), "42501");
+    client.sql("DISCARD ALL");
+    for _ in 0..4 {
+        assert_eq!(client.sql("SELECT current_user || current_setting('work_mem')"), ["app4MB"]);
+    }
+    pooler.wait_for_pool("sv_idle", 3);
 }
 
 /// A text that is passed on before all of it has come.

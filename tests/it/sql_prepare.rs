@@ -99,7 +99,7 @@ fn rollbacks_and_errors_leave_what_postgresql_leaves() {
     assert_eq!(pooler.pinned().len(), 0);
 }
 
-/// What cannot be prepared again is an error where it is executed, and costs nothing else.
+/// What cannot be prepared again is an error where it is executed, costs nothing else, and is not gone.
 #[test]
 fn statement_that_cannot_be_prepared_again_is_an_error() {
     let (database, pooler) = turning();
@@ -109,9 +109,29 @@ fn statement_that_cannot_be_prepared_again_is_an_error() {
     assert_eq!(client.sql("EXECUTE p"), ["2"]);
     database.sql("DROP TABLE things");
     for _ in 0..4 {
-        // 42P01 where the server had it, 26000 where it did not.
-        assert!(["42P01", "26000"].contains(&&*sqlstate(&mut client, "EXECUTE p")));
+        // Also where the server never had it.
+        let error = client.try_sql("EXECUTE p").unwrap_err();
+        assert_eq!(
+            (error.field(b'C'), error.field(b'M')),
+            ("42P01".into(), "relation \"things\" does not exist".into())
+        );
+        // In the text of PREPARE.
+        assert_eq!(error.field(b'P'), "35");
         assert_eq!(client.sql("EXECUTE q"), ["still there"]);
+        client.sql("DO $$ BEGIN PERFORM 1; END $$");
+        client.sql("PREPARE r AS SELECT 1; DEALLOCATE r");
+    }
+    assert_eq!(sqlstate(&mut client, "BEGIN; SELECT 1/0"), "22012");
+    client.sql("ROLLBACK");
+    database.sql("CREATE TABLE things (x int); GRANT ALL ON things TO app");
+    for _ in 0..4 {
+        assert_eq!(client.sql("EXECUTE p"), ["0"]);
+    }
+    database.sql("DROP TABLE things");
+    assert_eq!(sqlstate(&mut client, "EXECUTE p"), "42P01");
+    client.sql("DEALLOCATE ALL");
+    for _ in 0..4 {
+        assert_eq!(sqlstate(&mut client, "EXECUTE p"), "26000");
     }
 }
 
