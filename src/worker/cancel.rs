@@ -85,7 +85,7 @@ impl Worker {
         } else if server.session.pipeline.is_empty() {
             // Nothing runs: PostgreSQL would ignore it too.
             let _ = reply.send(None);
-        } else if server.session.pipeline.front_is_own_query() {
+        } else if server.session.pipeline.front_is_own_query() && server.session.trying.is_none() {
             server.deferred_cancels.push(reply);
         } else {
             self.start_cancel(slot, reply);

@@ -177,6 +177,34 @@ fn statement_that_waits_for_a_lock_on_a_new_server_is_cancelled() {
     assert_eq!(client.ready(1).iter().map(|frame| frame.tag).collect::<Vec<_>>(), b"2CZ");
 }
 
+// H36: nor is one kept until settings are there that have to be tried first.
+#[test]
+fn request_that_waits_for_its_settings_is_cancelled() {
+    let database = Database::new();
+    let pooler = Setup::new(&database).setting("default_pool_size = 1\nworkers = 1").start();
+    let mut client = pooler.connect();
+    let mut other = pooler.connect();
+    client.sql("SET default_text_search_config = 'pg_catalog.simple'");
+    // The next server has never heard of it.
+    pooler.console("RECONNECT");
+    other.sql("SELECT 1");
+    let mut holder = database.superuser();
+    holder.sql("BEGIN; LOCK TABLE pg_ts_config IN ACCESS EXCLUSIVE MODE");
+    client.send(&query("CREATE TEMP TABLE never (x int)"));
+    database.wait_for(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'pg_ts_config'::regclass",
+        &["1"],
+    );
+    client.cancel();
+    let tags: Vec<(u8, String)> =
+        client.ready(1).iter().map(|frame| (frame.tag, frame.field(b'C'))).collect();
+    assert_eq!(tags[0], (b'E', "57014".into()));
+    assert_eq!(tags.len(), 2);
+    holder.sql("COMMIT");
+    assert_eq!(client.sql("SHOW default_text_search_config"), ["pg_catalog.simple"]);
+    assert_eq!(other.sql("SELECT count(*) FROM pg_class WHERE relname = 'never'"), ["0"]);
+}
+
 // H36: a request that was given up may arrive when the server works for somebody else.
 #[test]
 fn server_is_not_used_again_after_a_cancel_request_of_unknown_fate() {

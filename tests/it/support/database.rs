@@ -144,7 +144,12 @@ impl Database {
 
     /// Rows of a statement run by the superuser, columns joined by `|`.
     pub fn sql(&self, sql: &str) -> Vec<String> {
-        superuser(self.cluster, &self.name).sql(sql)
+        self.superuser().sql(sql)
+    }
+
+    /// A connection of the superuser straight to PostgreSQL.
+    pub fn superuser(&self) -> Raw {
+        superuser(self.cluster, &self.name)
     }
 
     /// Client connections that PostgreSQL has to this database, the superuser's own and those that pooler has for itself aside.
