@@ -15,6 +15,7 @@ from verdict import judge
 
 CANCELED = "cancels what another session does by the process that this had in a transaction before"
 KNOWN = {
+    "async-notify": "open transactions of listening clients do not fill the queue: the connection that listens for all reads on",
     "detach-partition-concurrently-3": CANCELED,
     "detach-partition-concurrently-4": CANCELED,
     "stats": "pg_stat_force_next_flush() is for the server at hand: what others have counted is told when they are used again",
