@@ -289,11 +289,14 @@ async fn hand_on(client: Box<LoggedIn>, process: &Arc<Process>, commands: &Arc<C
 
 /// Passes a cancel request on. The client's connection stays open until the server has seen it.
 async fn cancel(request: &CancelRequest, process: &Process) {
+    let Some((key, place)) = process.find(&request.key) else {
+        let live = process.live();
+        return process.peers.pass_on(&request.key, &live.config, &live.server_tls).await;
+    };
     let Ok(_permit) = CANCELS.acquire().await else { return };
-    let Some(place) = process.directory.get(request.key.pid) else { return };
     let Some(worker) = process.workers.get(place.worker) else { return };
     let (reply, job) = oneshot::channel();
-    worker.send(Message::Cancel { key: request.key.clone(), reply });
+    worker.send(Message::Cancel { key, reply });
     let Ok(Some(job)) = job.await else { return };
     let limit = process.config().settings.cancel_wait_timeout;
     let sent = server::cancel(&job.target, &job.key, limit).await;

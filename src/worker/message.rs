@@ -74,8 +74,8 @@ pub(crate) type LoginResult = Result<Box<ServerLogin>, ConnectError>;
 /// A message of a console client.
 #[derive(Debug)]
 pub(crate) enum ConsoleInput {
-    /// Who it is, so that output finds it, and the secret of its cancel key.
-    Connected { client: ClientRef, secret: Box<[u8]> },
+    /// Who it is, so that output finds it, and its cancel key.
+    Connected { client: ClientRef, key: BackendKeyData },
     /// One complete message.
     Frame(u8, Vec<u8>),
 }

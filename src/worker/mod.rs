@@ -27,6 +27,7 @@ pub(crate) mod memory;
 pub(crate) mod message;
 mod notifications;
 mod own;
+pub(crate) mod peers;
 mod pins;
 mod portals;
 pub(crate) mod process;

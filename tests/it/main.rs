@@ -36,6 +36,7 @@ mod own_portals;
 mod own_settings;
 mod parameters;
 mod patroni;
+mod peers;
 mod pgbouncer;
 mod pins;
 mod pipeline;

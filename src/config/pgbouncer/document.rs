@@ -45,10 +45,10 @@ const DEVIATIONS: &[[&str; 4]] = &[
         "`listen_addr`, `unix_socket_dir`",
     ],
     [
-        "Several processes as peers (`peer_id`, `[peers]`)",
+        "Several processes on one machine",
         "To use more than one core",
-        "Refused: one process uses all cores, and has every cancel key",
-        "`workers` (pooler.toml)",
+        "One process uses all cores. Peers work all the same, also mixed with PgBouncer",
+        "`workers` (pooler.toml); `peer_id`, `[peers]`",
     ],
     [
         "Hosts",
@@ -156,8 +156,8 @@ const DEVIATIONS: &[[&str; 4]] = &[
     ],
     ["SUSPEND, SHOW FDS", "There up to 1.25", "Not there", ""],
     [
-        "SHOW MEM, PEERS, PEER_POOLS, DNS_HOSTS, DNS_ZONES",
-        "Rows of objects in memory, peers, DNS",
+        "SHOW MEM, DNS_HOSTS, DNS_ZONES",
+        "Rows of objects in memory, DNS",
         "No rows: there is nothing of that",
         "",
     ],
