@@ -34,8 +34,8 @@ use crate::{
 };
 
 impl Worker {
-    /// A client that proved who it is.
-    pub(super) fn welcome_client(&mut self, login: LoggedIn, pool: &Arc<Pool>) {
+    /// A client that proved who it is, in time or when the process is shutting down.
+    pub(super) fn welcome_client(&mut self, login: LoggedIn, pool: &Arc<Pool>, late: bool) {
         let shard = self.shard(pool);
         let empty = self.process.shared.labels.intern(Params::default());
         let mut login = login;
@@ -48,7 +48,7 @@ impl Worker {
         }
         // The nodes may have changed while it was on its way.
         self.rehome(slot);
-        if self.process.shutting_down.load(Ordering::Acquire) {
+        if late {
             return self.fail_client(slot, &ClientError::Killed("pooler is shutting down"));
         }
         if pool.is_removed() {

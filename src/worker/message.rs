@@ -24,8 +24,8 @@ use crate::{
 
 /// One message.
 pub(crate) enum Message {
-    /// A client that proved who it is, and its pool; `console` instead of a pool for the admin console.
-    Client { login: Box<LoggedIn>, pool: Arc<Pool> },
+    /// A client that proved who it is, and its pool. `late`: it came when the process was shutting down already.
+    Client { login: Box<LoggedIn>, pool: Arc<Pool>, late: bool },
     /// A client of the admin console: its messages go to `console`.
     Console { login: Box<LoggedIn>, console: ConsoleLink },
     /// Bytes for a console client.

@@ -4,7 +4,7 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     sync::{
         Arc, Mutex, PoisonError, RwLock, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -106,6 +106,8 @@ pub(crate) struct Process {
     pub(crate) runtime: Handle,
     /// No new clients; waiting for the old ones.
     pub(crate) shutting_down: AtomicBool,
+    /// Connections on their way to a worker, and sockets on which more may be accepted.
+    arrivals: AtomicUsize,
     /// No servers for anyone any more: who waits for one is sent away.
     pub(crate) servers_closing: AtomicBool,
     live: RwLock<Live>,
@@ -137,12 +139,26 @@ impl Process {
             logins,
             runtime,
             shutting_down: AtomicBool::new(false),
+            arrivals: AtomicUsize::new(0),
             servers_closing: AtomicBool::new(false),
             live: RwLock::new(live),
             ids: AtomicU64::new(1),
             random,
             jitter: Mutex::new(RandomState::new()),
         }
+    }
+
+    /// Counts a connection, or what may bring some, until it is dropped.
+    pub(crate) fn arriving(self: &Arc<Self>) -> Arriving {
+        self.arrivals.fetch_add(1, Ordering::AcqRel);
+        Arriving(Arc::clone(self))
+    }
+
+    /// Clients that are connected or about to be; those of the console do not count.
+    pub(crate) fn clients(&self) -> usize {
+        // In this order: who arrives meanwhile is counted twice rather than not at all.
+        let arriving = self.arrivals.load(Ordering::Acquire);
+        arriving + self.workers.iter().map(|worker| worker.clients.load(Ordering::Acquire)).sum::<usize>()
     }
 
     /// Configuration and TLS in force.
@@ -384,6 +400,15 @@ impl Process {
                 handle.send(Message::Grow { pool: Arc::clone(pool) });
             }
         }
+    }
+}
+
+/// Somebody is on the way to a worker.
+pub(crate) struct Arriving(Arc<Process>);
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.arrivals.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -44,6 +44,7 @@ mod prepared;
 mod program;
 mod reload;
 mod replicas;
+mod restarts;
 mod routing_console;
 mod routing_edges;
 mod routing_table;

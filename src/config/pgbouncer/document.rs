@@ -39,10 +39,22 @@ const DEVIATIONS: &[[&str; 4]] = &[
         "`so_reuseport = 1`",
     ],
     [
-        "Sockets from systemd",
-        "Taken over",
-        "Refused at the start: addresses come from the file",
-        "`listen_addr`, `unix_socket_dir`",
+        "Sockets from systemd at a shutdown",
+        "Closed; on unix sockets the console can still be reached",
+        "Whoever connects waits for the next process",
+        "",
+    ],
+    [
+        "Clients whose login is under way at a shutdown",
+        "Refused, or reset",
+        "Served, as those who were connected before",
+        "",
+    ],
+    [
+        "SIGTERM",
+        "Waits for clients for ever",
+        "Up to `shutdown_timeout`, if that is set",
+        "`shutdown_timeout` (pooler.toml)",
     ],
     [
         "Several processes on one machine",
