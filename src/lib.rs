@@ -13,7 +13,7 @@
 //! | `cluster` | the nodes of a database: roles, and what replicas have caught up with |
 //! | `pool` | budgets, the shared face of a pool, statistics |
 //! | `client` | from accept to a proven login, auth_query; limits on clients |
-//! | `worker` | threads with an epoll each: queues, relay, release, deadlines; what they share (`worker::process`) |
+//! | `worker` | threads with an epoll each: queues, relay, release, deadlines; what they share (`worker::process`), peers (`worker::peers`) |
 //! | `cli` | arguments, also those of PgBouncer |
 //! | `admin` | what operators can do: the console, its commands, reload |
 //! | `app` | the process: log, listeners, signals, user, background, pid file |

@@ -30,10 +30,7 @@ use crate::{
         frame::HEADER,
         frontend,
     },
-    worker::{
-        message::{ClientRef, ConsoleInput, ConsoleLink, Message},
-        process::pid_of,
-    },
+    worker::message::{ClientRef, ConsoleInput, ConsoleLink, Message},
 };
 
 /// What SHOW HELP tells.
@@ -111,7 +108,7 @@ pub(crate) fn open(commands: Arc<Commands>, login: &LoggedIn) -> ConsoleLink {
     let right = login.console.unwrap_or(ConsoleRight::Stats);
     let (user, unsent) = (login.user.clone(), login.unsent.clone());
     tokio::spawn(async move {
-        let Some(ConsoleInput::Connected { client, secret }) = input.recv().await else { return };
+        let Some(ConsoleInput::Connected { client, key }) = input.recv().await else { return };
         let mut console = Console {
             commands,
             right,
@@ -125,7 +122,7 @@ pub(crate) fn open(commands: Arc<Commands>, login: &LoggedIn) -> ConsoleLink {
             shutdown: None,
             out: unsent,
         };
-        console.greet(secret);
+        console.greet(&key);
         console.run().await;
     });
     link
@@ -168,7 +165,7 @@ impl Console {
         }
     }
 
-    fn greet(&mut self, secret: Box<[u8]>) {
+    fn greet(&mut self, key: &BackendKeyData) {
         self.commands.count_console(|totals| totals.logins += 1);
         let out = &mut self.out;
         encode::authentication_ok(out);
@@ -185,7 +182,7 @@ impl Console {
         for (name, value) in parameters {
             encode::parameter_status(out, name, value);
         }
-        encode::backend_key_data(out, &BackendKeyData { pid: pid_of(self.client.id), secret });
+        encode::backend_key_data(out, key);
         self.ready();
     }
 

@@ -1,225 +1,111 @@
-//! Listening sockets, and what becomes of what they accept.
+//! Accepting clients, and what becomes of them.
 
 use std::{
     io,
-    net::SocketAddr,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use nix::unistd::Group;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream},
     sync::{Semaphore, oneshot},
 };
 
+use super::sockets::{Listener, ListeningSocket};
 use crate::{
     admin::{self, commands::Commands},
     client::{
         LoggedIn,
         login::{Accepted, CancelRequest, LoginContext, Opened, login},
     },
-    config::{PoolMode, Settings},
+    config::PoolMode,
     pool::registry::{credentials, proved},
     server::{self, Keepalive},
-    worker::{message::Message, process::Process},
+    worker::{
+        message::Message,
+        process::{Arriving, Process},
+    },
 };
 
 /// Cancel requests that are passed on at the same time; more wait.
 static CANCELS: Semaphore = Semaphore::const_new(128);
 
-/// One listening socket.
-pub(super) enum Listener {
-    Tcp(TcpListener, String),
-    Unix(UnixListener, SocketFile),
-}
-
-/// The file of a unix socket; removed at the end.
-pub(super) struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // Somebody else may have removed it.
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// A socket that cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {name}: {source}{remedy}")]
-pub(super) struct BindError {
-    name: String,
-    source: io::Error,
-    remedy: &'static str,
-}
-
-impl BindError {
-    fn new(name: &str, source: io::Error) -> Self {
-        let remedy = match source.kind() {
-            io::ErrorKind::AddrInUse => " (another process listens there: stop it, or change listen_port)",
-            io::ErrorKind::AddrNotAvailable => " (no such address on this machine: see listen_addr)",
-            io::ErrorKind::PermissionDenied => " (no permission: see listen_port, unix_socket_dir)",
-            _ => "",
+/// Accepts until the process shuts down; on a unix socket of its own until it ends, so that the console can be reached.
+pub(super) async fn accept_loop(listener: Listener, process: Arc<Process>, commands: Arc<Commands>) {
+    let mut closing = commands.closing();
+    let mut trouble = None;
+    let stays = matches!(listener.socket, ListeningSocket::Unix(_)) && !listener.shared;
+    // A shutdown waits for those who have come before it.
+    let arriving = (!stays).then(|| process.arriving());
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener.socket, &process) => accepted,
+            _ = closing.wait_for(|closed| *closed), if !stays => break,
         };
-        Self { name: name.to_owned(), source, remedy }
-    }
-}
-
-/// Opens everything that the settings name.
-pub(super) async fn bind(settings: &Settings) -> Result<Vec<Listener>, BindError> {
-    let mut listeners = Vec::new();
-    for host in &settings.listen_addr {
-        listeners.append(&mut bind_host(host, settings).await?);
-    }
-    if let Some(path) = socket_path(settings) {
-        listeners.push(bind_unix(&path, settings)?);
-    }
-    Ok(listeners)
-}
-
-/// One entry of listen_addr. Of several addresses it is enough that there are some: machines without IPv6 have only
-/// one of those of `localhost` and `*`.
-async fn bind_host(host: &str, settings: &Settings) -> Result<Vec<Listener>, BindError> {
-    let (mut listeners, mut missing) = (Vec::new(), None);
-    for address in resolve(host, settings.listen_port).await? {
-        let name = address.to_string();
-        match bind_tcp(address, settings) {
-            Ok(listener) => listeners.push(Listener::Tcp(listener, name)),
-            Err(error) if is_missing(&error) => {
-                tracing::warn!("cannot listen on {name}: {error}");
-                missing = Some(BindError::new(&name, error));
-            }
-            Err(error) => return Err(BindError::new(&name, error)),
-        }
-    }
-    match missing {
-        Some(error) if listeners.is_empty() => Err(error),
-        _ => Ok(listeners),
-    }
-}
-
-/// The machine has no such address.
-fn is_missing(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
-}
-
-fn socket_path(settings: &Settings) -> Option<PathBuf> {
-    let directory = settings.unix_socket_dir.as_ref()?;
-    Some(directory.join(format!(".s.PGSQL.{}", settings.listen_port)))
-}
-
-/// Somebody answers on the unix socket.
-pub(super) fn is_socket_in_use(settings: &Settings) -> bool {
-    socket_path(settings).is_some_and(|path| path.exists() && !is_left_behind(&path))
-}
-
-/// The process that made the socket is gone. Who may not connect cannot know.
-fn is_left_behind(path: &Path) -> bool {
-    let connected = std::os::unix::net::UnixStream::connect(path);
-    connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-}
-
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, BindError> {
-    if host == "*" {
-        return Ok(vec![SocketAddr::from(([0, 0, 0, 0], port)), SocketAddr::from(([0; 8], port))]);
-    }
-    let found = tokio::net::lookup_host((host, port)).await.map_err(|e| BindError::new(host, e))?;
-    Ok(found.collect())
-}
-
-fn bind_tcp(address: SocketAddr, settings: &Settings) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        // IPv4 has a socket of its own.
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    if settings.so_reuseport {
-        socket.set_reuse_port(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(i32::try_from(settings.listen_backlog).unwrap_or(i32::MAX))?;
-    TcpListener::from_std(socket.into())
-}
-
-fn bind_unix(path: &Path, settings: &Settings) -> Result<Listener, BindError> {
-    let name = path.display().to_string();
-    let fail = |e| BindError::new(&name, e);
-    if std::fs::metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
-        if !is_left_behind(path) {
-            return Err(fail(io::ErrorKind::AddrInUse.into()));
-        }
-        // Left behind by a process that was killed.
-        std::fs::remove_file(path).map_err(fail)?;
-    }
-    let listener = UnixListener::bind(path).map_err(fail)?;
-    let file = SocketFile(path.to_owned());
-    let mode = std::fs::Permissions::from_mode(settings.unix_socket_mode);
-    std::fs::set_permissions(path, mode).map_err(fail)?;
-    if !settings.unix_socket_group.is_empty() {
-        let group = Group::from_name(&settings.unix_socket_group).ok().flatten().map(|group| group.gid);
-        let group = group
-            .ok_or_else(|| fail(io::Error::other("there is no such group as unix_socket_group names")))?;
-        std::os::unix::fs::chown(path, None, Some(group.as_raw())).map_err(fail)?;
-    }
-    Ok(Listener::Unix(listener, file))
-}
-
-impl Listener {
-    /// For the log.
-    pub(super) fn name(&self) -> String {
-        match self {
-            Self::Tcp(_, name) => name.clone(),
-            Self::Unix(_, file) => file.0.display().to_string(),
-        }
-    }
-
-    /// The next connection; `None`: it was over before it began.
-    async fn accept(&self, process: &Process) -> io::Result<Option<Accepted>> {
-        match self {
-            Self::Tcp(listener, _) => {
-                let (socket, peer) = listener.accept().await?;
-                // Fails for who has left again already: the login will see that.
-                let _ = Keepalive::of(&process.config().settings).apply(&socket);
-                Ok(Accepted::tcp(socket, peer).ok())
-            }
-            Self::Unix(listener, _) => Ok(Accepted::unix(listener.accept().await?.0).ok()),
-        }
-    }
-
-    /// Accepts until the process shuts down; on a unix socket until it ends, so that the console can be reached.
-    pub(super) async fn accept_loop(self, process: Arc<Process>, commands: Arc<Commands>) {
-        let mut closing = commands.closing();
-        let mut trouble = None;
-        let stays = matches!(self, Self::Unix(..));
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.accept(&process) => accepted,
-                _ = closing.wait_for(|closed| *closed), if !stays => return,
-            };
-            match accepted {
-                Ok(accepted) => {
-                    if let Some(since) = trouble.take() {
-                        say_it_is_over(since);
-                    }
-                    if let Some(accepted) = accepted {
-                        tokio::spawn(open(accepted, Arc::clone(&process), Arc::clone(&commands)));
-                    }
+        match accepted {
+            Ok(accepted) => {
+                if let Some(since) = trouble.take() {
+                    say_it_is_over(since);
                 }
-                Err(error) if concerns_one_connection(&error) => {}
-                Err(error) => {
-                    // Out of descriptors, most likely: spinning would make it worse, and the log is not for each try.
-                    if trouble.is_none() {
-                        tracing::error!("cannot accept clients: {error}; trying again every 100 ms");
-                        trouble = Some(Instant::now());
-                    }
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                if let Some(accepted) = accepted {
+                    let late = stays && commands.is_shutting_down();
+                    let arriving = (!late).then(|| process.arriving());
+                    tokio::spawn(open(accepted, arriving, Arc::clone(&process), Arc::clone(&commands)));
                 }
             }
+            Err(error) if concerns_one_connection(&error) => {}
+            Err(error) => {
+                // Out of descriptors, most likely: spinning would make it worse, and the log is not for each try.
+                if trouble.is_none() {
+                    tracing::error!("cannot accept clients: {error}; trying again every 100 ms");
+                    trouble = Some(Instant::now());
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    if let (ListeningSocket::Tcp(socket), false) = (listener.socket, listener.shared) {
+        for accepted in left(socket, &process) {
+            tokio::spawn(open(
+                accepted,
+                Some(process.arriving()),
+                Arc::clone(&process),
+                Arc::clone(&commands),
+            ));
+        }
+    }
+    drop(arriving);
+}
+
+/// The next connection; `None`: it was over before it began.
+async fn accept(socket: &ListeningSocket, process: &Process) -> io::Result<Option<Accepted>> {
+    match socket {
+        ListeningSocket::Tcp(listener) => {
+            let (socket, peer) = listener.accept().await?;
+            Ok(accepted(socket, peer, process))
+        }
+        ListeningSocket::Unix(listener) => Ok(Accepted::unix(listener.accept().await?.0).ok()),
+    }
+}
+
+fn accepted(socket: TcpStream, peer: std::net::SocketAddr, process: &Process) -> Option<Accepted> {
+    // Fails for who has left again already: the login will see that.
+    let _ = Keepalive::of(&process.config().settings).apply(&socket);
+    Accepted::tcp(socket, peer).ok()
+}
+
+/// Who is connected already when the socket is to be closed: the kernel would reset them.
+fn left(socket: TcpListener, process: &Process) -> Vec<Accepted> {
+    let Ok(socket) = socket.into_std() else { return Vec::new() };
+    let mut left = Vec::new();
+    loop {
+        match socket.accept() {
+            Ok((stream, peer)) => {
+                let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                left.extend(stream.ok().and_then(|stream| accepted(stream, peer, process)));
+            }
+            Err(error) if concerns_one_connection(&error) => {}
+            Err(_) => return left,
         }
     }
 }
@@ -244,8 +130,14 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Takes one connection through its login and hands it on.
-async fn open(accepted: Accepted, process: Arc<Process>, commands: Arc<Commands>) {
+/// Takes one connection through its login and hands it on. Who comes when the process shuts down (`arriving` is `None`)
+/// gets no further than to the console.
+async fn open(
+    accepted: Accepted,
+    arriving: Option<Arriving>,
+    process: Arc<Process>,
+    commands: Arc<Commands>,
+) {
     let live = process.live();
     let context = LoginContext {
         config: live.config,
@@ -258,15 +150,17 @@ async fn open(accepted: Accepted, process: Arc<Process>, commands: Arc<Commands>
             if let Some(database) = &client.database {
                 process.nodes_were_looked_for(database).await;
             }
-            hand_on(client, &process, &commands).await;
+            hand_on(client, arriving.is_none(), &process, &commands).await;
         }
         Ok(Opened::Cancel(request)) => cancel(&request, &process).await,
         // The client has been told, and the log too.
         Err(_) => {}
     }
+    // Only now: it counts where it is.
+    drop(arriving);
 }
 
-async fn hand_on(client: Box<LoggedIn>, process: &Arc<Process>, commands: &Arc<Commands>) {
+async fn hand_on(client: Box<LoggedIn>, late: bool, process: &Arc<Process>, commands: &Arc<Commands>) {
     tracing::debug!(database = client.database_name, user = client.user, "client has proved who it is");
     let Some(database) = &client.database else {
         let Some(worker) = process.place(false) else { return };
@@ -284,16 +178,19 @@ async fn hand_on(client: Box<LoggedIn>, process: &Arc<Process>, commands: &Arc<C
     process.functions_were_looked_at(&pool).await;
     let moves = pool.settings().mode != PoolMode::Session;
     let Some(worker) = process.place(moves) else { return };
-    worker.send(Message::Client { login: client, pool });
+    worker.send(Message::Client { login: client, pool, late });
 }
 
 /// Passes a cancel request on. The client's connection stays open until the server has seen it.
 async fn cancel(request: &CancelRequest, process: &Process) {
+    let Some((key, place)) = process.find(&request.key) else {
+        let live = process.live();
+        return process.peers.pass_on(&request.key, &live.config, &live.server_tls).await;
+    };
     let Ok(_permit) = CANCELS.acquire().await else { return };
-    let Some(place) = process.directory.get(request.key.pid) else { return };
     let Some(worker) = process.workers.get(place.worker) else { return };
     let (reply, job) = oneshot::channel();
-    worker.send(Message::Cancel { key: request.key.clone(), reply });
+    worker.send(Message::Cancel { key, reply });
     let Ok(Some(job)) = job.await else { return };
     let limit = process.config().settings.cancel_wait_timeout;
     let sent = server::cancel(&job.target, &job.key, limit).await;

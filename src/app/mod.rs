@@ -5,9 +5,10 @@ mod identity;
 mod listener;
 mod log;
 mod signals;
+mod sockets;
 mod statistics;
 
-use std::{process::ExitCode, sync::Arc, thread};
+use std::{os::fd::OwnedFd, process::ExitCode, sync::Arc, thread};
 
 use mio::{Poll, Waker};
 use tokio::runtime::{Builder, Runtime};
@@ -77,7 +78,7 @@ fn launch(source: Source, launch: &Launch) -> ExitCode {
     for warning in &loaded.warnings {
         tracing::warn!("{}", warning.in_one_line());
     }
-    let result = go_on(launch, &loaded, &ready.log).and_then(|()| serve(source, loaded, ready));
+    let result = go_on(launch, &loaded, &ready).and_then(|()| serve(source, loaded, ready));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -93,10 +94,14 @@ struct Ready {
     client_tls: Option<Arc<ClientTls>>,
     server_tls: Arc<ServerTls>,
     log: log::Log,
+    /// Sockets that systemd has opened.
+    passed: Vec<OwnedFd>,
 }
 
 /// Everything up to the log. The order is PgBouncer's: files of TLS may be those of root.
 fn prepare(loaded: &Loaded, launch: &Launch) -> Result<Ready, StartError> {
+    // Before the process changes its number.
+    let passed = sockets::passed_by_systemd();
     let settings = &loaded.config.settings;
     let tls = |error: TlsError| format!("TLS setup failed: {error}");
     let client_tls = ClientTls::build(settings).map_err(tls)?.map(Arc::new);
@@ -108,27 +113,24 @@ fn prepare(loaded: &Loaded, launch: &Launch) -> Result<Ready, StartError> {
     if launch.as_pgbouncer && identity::is_root() {
         return Err("PgBouncer should not run as root".into());
     }
-    if std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string()) {
-        return Err("sockets of systemd are not taken over: disable the .socket unit, and set listen_addr, unix_socket_dir".into());
-    }
     if launch.daemon && settings.pidfile.is_none() {
         return Err("daemon needs pidfile configured".into());
     }
     let log = log::Log::start(settings, launch.verbosity, !launch.quiet)?;
-    Ok(Ready { client_tls, server_tls, log })
+    Ok(Ready { client_tls, server_tls, log, passed })
 }
 
 /// What has to be seen to once there is a log: who else runs, and the background.
-fn go_on(launch: &Launch, loaded: &Loaded, log: &log::Log) -> Result<(), StartError> {
+fn go_on(launch: &Launch, loaded: &Loaded, ready: &Ready) -> Result<(), StartError> {
     let settings = &loaded.config.settings;
-    if launch.as_pgbouncer && listener::is_socket_in_use(settings) {
+    if launch.as_pgbouncer && ready.passed.is_empty() && sockets::is_in_use(settings) {
         return Err("unix socket is in use, cannot continue".into());
     }
     if let Some(path) = &settings.pidfile {
         identity::PidFile::check(path)?;
     }
     if launch.daemon {
-        log.leave_stderr();
+        ready.log.leave_stderr();
         identity::go_into_background()?;
     }
     Ok(())
@@ -158,7 +160,7 @@ impl Launch {
 }
 
 fn serve(source: Source, loaded: Loaded, ready: Ready) -> Result<(), StartError> {
-    let Ready { client_tls, server_tls, log } = ready;
+    let Ready { client_tls, server_tls, log, passed } = ready;
     let live = Live { client_tls, server_tls, config: Arc::new(loaded.config) };
     let count = worker_count(&live.config.settings);
     let runtime = Builder::new_multi_thread()
@@ -167,7 +169,7 @@ fn serve(source: Source, loaded: Loaded, ready: Ready) -> Result<(), StartError>
         .enable_all()
         .build()?;
     let (process, threads) = start_workers(live, count, &runtime)?;
-    let result = runtime.block_on(listen_until_stopped(&process, source, log.apply()));
+    let result = runtime.block_on(listen_until_stopped(&process, source, log.apply(), passed));
     for worker in &process.workers {
         worker.send(Message::Stop);
     }
@@ -183,15 +185,23 @@ async fn listen_until_stopped(
     process: &Arc<Process>,
     source: Source,
     apply_log: ApplyLog,
+    passed: Vec<OwnedFd>,
 ) -> Result<(), StartError> {
     let settings = process.config().settings.clone();
-    let listeners = listener::bind(&settings).await?;
+    let listeners = if passed.is_empty() {
+        sockets::bind(&settings).await?
+    } else {
+        tracing::info!(
+            "sockets passed by systemd: listen_addr, listen_port, unix_socket_dir make no difference"
+        );
+        sockets::take(passed)?
+    };
     let _pidfile = settings.pidfile.as_deref().map(PidFile::write).transpose()?;
     let commands = Arc::new(Commands::new(Arc::clone(process), source, apply_log));
     process.discover();
     for listener in listeners {
-        tracing::info!("listening on {}", listener.name());
-        tokio::spawn(listener.accept_loop(Arc::clone(process), Arc::clone(&commands)));
+        tracing::info!("listening on {}", listener.name);
+        tokio::spawn(listener::accept_loop(listener, Arc::clone(process), Arc::clone(&commands)));
     }
     commands.open_minimum();
     tokio::spawn(statistics::keep(Arc::clone(&commands)));
@@ -203,7 +213,6 @@ async fn listen_until_stopped(
     );
     identity::notify_systemd("READY=1");
     signals::until_stopped(&commands).await?;
-    identity::notify_systemd("STOPPING=1");
     Ok(())
 }
 

@@ -83,6 +83,16 @@ fn reloading() -> String {
     format!("RELOADING=1\nMONOTONIC_USEC={}", now.tv_sec * 1_000_000 + now.tv_nsec / 1000)
 }
 
+/// That it may take longer than TimeoutStopSec is only said if its end is known.
+fn stopping(limit: Duration) -> String {
+    /// What it takes to close all connections.
+    const SPARE: Duration = Duration::from_secs(10);
+    if limit.is_zero() {
+        return "STOPPING=1".to_owned();
+    }
+    format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={}", (limit + SPARE).as_micros())
+}
+
 /// Handles signals until a shutdown has been asked for and is complete.
 pub(super) async fn until_stopped(commands: &Arc<Commands>) -> io::Result<()> {
     let mut signals = Signals::new()?;
@@ -95,10 +105,15 @@ pub(super) async fn until_stopped(commands: &Arc<Commands>) -> io::Result<()> {
     }
     let limit = commands.process.config().settings.shutdown_timeout;
     let deadline = (!limit.is_zero()).then(|| Instant::now() + limit);
+    identity::notify_systemd(&stopping(limit));
     loop {
         let how = *requests.borrow_and_update();
-        let over = deadline.is_some_and(|d| Instant::now() >= d);
-        if how == Some(Shutdown::Now) || over {
+        if how == Some(Shutdown::Now) {
+            return Ok(());
+        }
+        if deadline.is_some_and(|d| Instant::now() >= d) {
+            let clients = commands.process.clients();
+            tracing::warn!("shutdown_timeout is over, dropping {clients} client connections, exiting");
             return Ok(());
         }
         if is_done(commands, how).await {
@@ -120,8 +135,7 @@ async fn is_done(commands: &Commands, how: Option<Shutdown>) -> bool {
         }
         return done;
     }
-    let clients = commands.process.workers.iter();
-    let done = clients.map(|w| w.clients.load(std::sync::atomic::Ordering::Relaxed)).sum::<usize>() == 0;
+    let done = commands.process.clients() == 0;
     if done {
         tracing::info!("client connections dropped, exiting");
     }

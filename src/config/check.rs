@@ -38,8 +38,22 @@ pub(super) fn check(reader: &mut Reader<'_>) {
         reader.tell(problem.remedy(remedy));
     }
     lookups(reader, &config);
+    peers(reader, &config);
     for database in config.databases.values() {
         one_database(reader, database);
+    }
+}
+
+fn peers(reader: &mut Reader<'_>, config: &Config) {
+    for peer in config.peers.values().filter(|peer| peer.host.is_empty()) {
+        let table = format!("peers.{}", peer.id);
+        let problem = reader.at(&table, "", format!("host was not provided for peer {}", peer.id));
+        reader.problems.push(problem.remedy("add its host"));
+    }
+    if let Some(peer) = config.peers.values().next().filter(|_| config.settings.peer_id == 0) {
+        let table = format!("peers.{}", peer.id);
+        let problem = reader.at(&table, "", "there are peers, but this process has no peer_id");
+        reader.tell(problem.remedy("set peer_id to a number that no other peer has"));
     }
 }
 

@@ -6,7 +6,7 @@ use std::{fmt::Write, fs, path::Path};
 
 use super::{
     Config, Settings,
-    entries::{DATABASE_KEYS, USER_KEYS},
+    entries::{DATABASE_KEYS, PEER_KEYS, USER_KEYS},
     settings::SETTINGS,
     table::{Change, Row},
 };
@@ -90,8 +90,8 @@ fn reference() -> String {
     let mut out = String::from(
         "# Settings\n\n\
          Generated from the tables in `src/config` by `REGENERATE=1 cargo test --lib config::document`.\n\n\
-         `pooler.toml` has three kinds of tables: `[pooler]` with the settings of the process and the defaults of\n\
-         databases and users, `[databases.NAME]`, and `[users.NAME]`. `pooler check -c FILE` tells everything that is\n\
+         `pooler.toml` has four kinds of tables: `[pooler]` with the settings of the process and the defaults of\n\
+         databases and users, `[databases.NAME]`, `[users.NAME]`, and `[peers.ID]`. `pooler check -c FILE` tells everything that is\n\
          wrong with a file, with lines and remedies.\n\n\
          - Texts may contain `${NAME}` or `${NAME:-default}`, taken from the environment; a literal `${` is written `$${`.\n\
          - Times are seconds (`15`, `0.5`) or texts with a unit (`\"500ms\"`, `\"15s\"`, `\"10min\"`, `\"1h\"`, `\"1d\"`).\n\
@@ -122,6 +122,12 @@ fn reference() -> String {
     DATABASE_KEYS.iter().for_each(|row| describe(&mut out, row, ""));
     out.push_str("\n## [users.NAME]\n\nNAME is the login name. Users of `auth_file` need no table here.\n");
     USER_KEYS.iter().for_each(|row| describe(&mut out, row, ""));
+    out.push_str(
+        "\n## [peers.ID]\n\nAnother process that clients may reach by the same address (`so_reuseport`, a load balancer), by its \
+         `peer_id`: cancel requests for its clients are passed on to it, with TLS as `server_tls_sslmode` says. All may \
+         have the same list: the own id in it is passed over.\n",
+    );
+    PEER_KEYS.iter().for_each(|row| describe(&mut out, row, ""));
     out
 }
 

@@ -1,7 +1,7 @@
-//! The tables of `[databases.NAME]` and `[users.NAME]`.
+//! The tables of `[databases.NAME]`, `[users.NAME]` and `[peers.ID]`.
 //!
 //! An entry is what the file says before references (`url`, `password_file`) are followed; `file` turns
-//! it into a `Database` or `User`.
+//! it into a `Database`, `User` or `Peer`.
 
 use std::path::PathBuf;
 
@@ -35,6 +35,14 @@ pub(super) struct DatabaseEntry {
 pub(super) struct UserEntry {
     pub password_file: Option<PathBuf>,
     pub user: User,
+}
+
+/// `[peers.ID]` as written.
+#[derive(Debug, Default)]
+pub(super) struct PeerEntry {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub pool_size: Option<u32>,
 }
 
 /// One key a line: `name => field, codec, how PgBouncer's differs;` where the field is an `Option`.
@@ -152,4 +160,14 @@ keys! { USER_KEYS: UserEntry {
     idle_transaction_timeout => user.idle_transaction_timeout, Time, "In PgBouncer 0 means the global setting.";
     /// Instead of the setting of that name; 0: never.
     client_idle_timeout => user.client_idle_timeout, Time, "In PgBouncer 0 means the global setting.";
+} }
+
+keys! { PEER_KEYS: PeerEntry {
+    /// Host name or IP address of the peer, or the directory of its unix socket (starts with `/`): one that leads to it alone.
+    /// Required.
+    host => host, Name;
+    /// Its port. 6432 if not given.
+    port => port, Number(1..=u16::MAX);
+    /// Cancel requests that may be on their way to it, instead of `default_pool_size`; 0: no limit.
+    pool_size => pool_size, COUNT;
 } }

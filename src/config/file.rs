@@ -18,8 +18,8 @@ use toml::{
 };
 
 use super::{
-    Config, Database, check,
-    entries::{DATABASE_KEYS, DatabaseEntry, USER_KEYS, UserEntry},
+    Config, Database, Peer, check,
+    entries::{DATABASE_KEYS, DatabaseEntry, PEER_KEYS, PeerEntry, USER_KEYS, UserEntry},
     foreign::{self, Table},
     interpolate::{Environment, interpolate, process_environment},
     pgbouncer,
@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
         for (key, value) in root {
             match key.get_ref().as_ref() {
                 "pooler" => {}
-                kind @ ("databases" | "users") => self.read_entries(kind, value),
+                kind @ ("databases" | "users" | "peers") => self.read_entries(kind, value),
                 other => self.unknown_table(other, key.span().start),
             }
         }
@@ -190,13 +190,12 @@ impl<'a> Reader<'a> {
     fn unknown_table(&mut self, name: &str, offset: usize) {
         let remedy = match name {
             "pgbouncer" => "settings stand in [pooler]".to_owned(),
-            "peers" => "not supported; remove it".to_owned(),
             _ if SETTINGS.iter().any(|row| row.name == name) => {
                 format!("{name} belongs to [pooler]: write [pooler] on a line above it")
             }
-            _ => match closest(name, ["pooler", "databases", "users"]) {
+            _ => match closest(name, ["pooler", "databases", "users", "peers"]) {
                 Some(known) => format!("did you mean {known}?"),
-                None => "there are [pooler], [databases.NAME] and [users.NAME]".to_owned(),
+                None => "there are [pooler], [databases.NAME], [users.NAME] and [peers.ID]".to_owned(),
             },
         };
         let problem =
@@ -215,10 +214,10 @@ impl<'a> Reader<'a> {
         for (name, value) in entries {
             let table = format!("{kind}.{}", name.get_ref());
             self.remember(&table, "", name.span().start);
-            if kind == "databases" {
-                self.read_database(name.get_ref(), &table, value);
-            } else {
-                self.read_user(name.get_ref(), &table, value);
+            match kind {
+                "databases" => self.read_database(name.get_ref(), &table, value),
+                "users" => self.read_user(name.get_ref(), &table, value),
+                _ => self.read_peer(name.get_ref(), &table, value),
             }
         }
     }
@@ -337,6 +336,25 @@ impl<'a> Reader<'a> {
         entry.user.name = name.to_owned();
         self.read_password_file(table, &mut entry.user.password, entry.password_file);
         self.config.users.insert(name.to_owned(), Arc::new(entry.user));
+    }
+
+    fn read_peer(&mut self, name: &str, table: &str, value: &Spanned<DeValue<'_>>) {
+        let mut entry = PeerEntry::default();
+        self.read_table(Table::Peers, PEER_KEYS, table, &mut entry, value);
+        let Some(id) = name.parse().ok().filter(|id| *id > 0) else {
+            let message = format!("\"{}\" is no id of a peer", name.escape_debug());
+            let problem = self.at(table, "", message);
+            self.problems.push(problem.remedy("write [peers.ID] with the peer_id of the other process"));
+            return;
+        };
+        let new = Peer::new(id);
+        let peer = Peer {
+            host: entry.host.unwrap_or(new.host),
+            port: entry.port.unwrap_or(new.port),
+            pool_size: entry.pool_size,
+            ..new
+        };
+        self.config.peers.insert(id, peer);
     }
 
     /// Reads every key of one table.

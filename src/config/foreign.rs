@@ -2,7 +2,7 @@
 //! keys in the wrong table.
 
 use super::{
-    entries::{DATABASE_KEYS, USER_KEYS},
+    entries::{DATABASE_KEYS, PEER_KEYS, USER_KEYS},
     settings::SETTINGS,
     suggest::closest,
 };
@@ -35,6 +35,7 @@ pub(super) enum Table {
     Pooler,
     Databases,
     Users,
+    Peers,
 }
 
 impl Table {
@@ -43,6 +44,7 @@ impl Table {
             Self::Pooler => SETTINGS.iter().map(|row| row.name).collect(),
             Self::Databases => DATABASE_KEYS.iter().map(|row| row.name).collect(),
             Self::Users => USER_KEYS.iter().map(|row| row.name).collect(),
+            Self::Peers => PEER_KEYS.iter().map(|row| row.name).collect(),
         }
     }
 
@@ -51,6 +53,7 @@ impl Table {
             Self::Pooler => "[pooler]",
             Self::Databases => "[databases.NAME]",
             Self::Users => "[users.NAME]",
+            Self::Peers => "[peers.ID]",
         }
     }
 }
@@ -60,7 +63,7 @@ pub(super) fn remedy(table: Table, key: &str) -> String {
     if let Some((_, remedy)) = FOREIGN.iter().find(|(name, _)| *name == key) {
         return (*remedy).to_owned();
     }
-    let tables = [Table::Pooler, Table::Databases, Table::Users];
+    let tables = [Table::Pooler, Table::Databases, Table::Users, Table::Peers];
     if let Some(right) = tables.into_iter().find(|other| other.names().contains(&key)) {
         return format!("{key} belongs to {}", right.heading());
     }

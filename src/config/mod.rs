@@ -53,6 +53,8 @@ pub struct Config {
     pub databases: BTreeMap<String, Arc<Database>>,
     /// `[users.NAME]` by login name, merged with `auth_file`.
     pub users: BTreeMap<String, Arc<User>>,
+    /// `[peers.ID]` by their ids.
+    pub peers: BTreeMap<u16, Peer>,
     /// What `auth_hba_file` says, if that counts.
     pub hba: Arc<Hba>,
     /// The file it came from; `None` with `--upstream`.
@@ -284,6 +286,25 @@ pub struct User {
     pub transaction_timeout: Option<Duration>,
     pub idle_transaction_timeout: Option<Duration>,
     pub client_idle_timeout: Option<Duration>,
+}
+
+/// `[peers.ID]`: another process that clients may reach by the same address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its `peer_id`.
+    pub id: u16,
+    /// Host name, IP address, or a directory of a unix socket (starts with `/`).
+    pub host: String,
+    pub port: u16,
+    /// Cancel requests that may be on their way to it; `None`: as `default_pool_size`.
+    pub pool_size: Option<u32>,
+}
+
+impl Peer {
+    /// Without a host yet.
+    pub fn new(id: u16) -> Self {
+        Self { id, host: String::new(), port: 6432, pool_size: None }
+    }
 }
 
 impl Default for Database {

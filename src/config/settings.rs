@@ -122,8 +122,12 @@ settings! {
         /// Group that the unix socket belongs to; empty: that of the process.
         unix_socket_group: String = "", Text, Restart;
         /// Let other processes listen on the same TCP addresses (SO_REUSEPORT), so that a new one can start before the old one
-        /// ends. Cancel requests reach only the process that they happen to be sent to.
+        /// ends. Cancel requests find their clients if the processes are peers (`peer_id`).
         so_reuseport: bool = "false", Flag, Restart, "In PgBouncer it is also there to use more than one core.";
+        /// Number of this process among its peers (`[peers.ID]`), for cancel requests that reach another one than their client is
+        /// connected to; 0: there are no peers. Cancel keys are encoded as in PgBouncer then, which may be a peer, too: they have
+        /// 45 random bits, and are short in protocol 3.2 as well. A change counts for new clients.
+        peer_id: u16 = "0", Number(0..=u16::MAX), Live;
         /// Worker threads; 0: one for each core.
         workers: usize = "0", Number(0..=1024), Restart, "PgBouncer has one thread.";
         /// Which worker serves a client: `packed` (as few workers as the load needs: fewer wake-ups and less
@@ -253,7 +257,8 @@ settings! {
         client_write_timeout: Duration = "1min", Time, Live, "Not in PgBouncer.";
         /// Longest time that a cancel request waits to be delivered; 0: no limit.
         cancel_wait_timeout: Duration = "10s", Time, Live;
-        /// How long SIGTERM waits for clients to leave before it disconnects them; 0: for ever.
+        /// How long a shutdown (SIGTERM, SIGINT, SHUTDOWN WAIT_FOR_…) waits for clients before it disconnects them, amid
+        /// transactions, too; 0: for ever. systemd is told that it may take so long.
         shutdown_timeout: Duration = "0", Time, Live, "Not in PgBouncer, which waits for ever.";
     }
     "Protocol" {

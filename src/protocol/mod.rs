@@ -7,6 +7,7 @@ pub mod backend;
 pub mod encode;
 pub mod frame;
 pub mod frontend;
+pub mod peering;
 pub mod startup;
 
 /// Protocol version as sent in a startup packet: major in the high 16 bits, minor in the low ones.

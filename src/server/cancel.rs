@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use super::{
-    ConnectError, Keepalive,
-    connect::{TlsParts, bounded},
+    ConnectError, Keepalive, ServerAddress,
+    connect::{TlsParts, bounded, open_as_peer},
     wire::{Endpoint, TlsAnswer, Wire},
 };
 use crate::protocol::{BackendKeyData, encode};
@@ -46,12 +46,32 @@ pub async fn cancel(
     Ok(())
 }
 
+/// A connection to another pooler, for a cancel request that is for one of its clients.
+pub struct PeerConnection(Wire);
+
+impl PeerConnection {
+    /// Connects, with TLS as to servers.
+    pub async fn open(address: &ServerAddress, timeout: Duration) -> Result<Self, ConnectError> {
+        let target = || format!("{}:{}", address.host, address.port);
+        bounded(timeout, target, |deadline| Box::pin(open_as_peer(address, deadline))).await.map(Self)
+    }
+
+    /// Sends the request and waits until the peer closes the connection: then it has seen to it.
+    pub async fn cancel(self, key: &BackendKeyData) -> Result<(), ConnectError> {
+        request(self.0, key).await
+    }
+}
+
 async fn send(target: &CancelTarget, key: &BackendKeyData) -> Result<(), ConnectError> {
     let mut wire = Wire::open(target.endpoint.clone(), &target.keepalive).await?;
     if let Some((config, name)) = &target.tls {
         let TlsAnswer::Willing = wire.request_tls().await? else { return Err(ConnectError::TlsRefused) };
         wire = wire.start_tls(config.clone(), name.clone()).await?;
     }
+    request(wire, key).await
+}
+
+async fn request(mut wire: Wire, key: &BackendKeyData) -> Result<(), ConnectError> {
     let mut request = Vec::new();
     encode::cancel_request(&mut request, key);
     wire.send(&request).await?;

@@ -211,6 +211,18 @@ fn server_name(address: &ServerAddress, endpoint: &Endpoint) -> Result<ServerNam
     }
 }
 
+/// A connection to another pooler. As in PgBouncer without TLS if that one has none and sslmode allows it.
+pub(super) async fn open_as_peer(address: &ServerAddress, deadline: Instant) -> Result<Wire, ConnectError> {
+    let encryption = match address.sslmode {
+        _ if is_unix(address) => Encryption::Never,
+        SslMode::Disable => Encryption::Never,
+        SslMode::Allow | SslMode::Prefer => Encryption::IfOffered,
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => Encryption::Always,
+    };
+    let wire = open(address, deadline).await?;
+    Ok(encrypt(wire, address, encryption).await?.0)
+}
+
 fn is_unix(address: &ServerAddress) -> bool {
     address.host.starts_with('/')
 }

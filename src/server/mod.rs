@@ -12,7 +12,7 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-pub use cancel::{CancelError, CancelTarget, cancel};
+pub use cancel::{CancelError, CancelTarget, PeerConnection, cancel};
 pub use connect::connect;
 pub use error::{ConnectError, Failure, ServerError};
 pub use listening::{Heard, ListeningSession, Notification, Notifications};

@@ -19,7 +19,7 @@ use super::{
     message::{Message, WorkerHandle},
     release::ClientError,
 };
-use crate::{config::ClientPlacement, pool::Pool, worker::process::pid_of};
+use crate::{config::ClientPlacement, pool::Pool};
 
 /// Thousandths of a core from which on a worker gives clients away.
 const BUSY: u32 = 750;
@@ -112,12 +112,12 @@ impl Worker {
         let Some(pool) = self.shards.get(client.shard).map(|s| Arc::clone(&s.pool)) else { return false };
         let client = Box::new(self.clients.remove(slot));
         self.balance.moving = Some((target, left.saturating_sub(u32::from(left < u32::MAX))));
-        let pid = pid_of(client.session.id);
+        let key = client.info.key.clone();
         handle.clients.fetch_add(1, Ordering::Relaxed);
         self.count_client(-1);
         handle.send(Message::Moved { client, pool });
         let from = Place { worker: self.id, slot };
-        self.process.directory.leave(pid, from, Place { worker: target, slot: usize::MAX });
+        self.process.directory.leave(&key, from, Place { worker: target, slot: usize::MAX });
         true
     }
 
@@ -129,11 +129,11 @@ impl Worker {
         }
         let entry = self.clients.vacant_entry();
         let slot = entry.key();
-        let id = client.session.id;
+        let (id, key) = (client.session.id, client.info.key.clone());
         let attached = client.conn.wire().attach(self.poll.registry(), client_token(slot, id));
         client.conn.look_again();
         entry.insert(client);
-        self.process.directory.set(pid_of(id), Place { worker: self.id, slot });
+        self.process.directory.set(&key, Place { worker: self.id, slot });
         if attached.is_err() {
             return self.close_client(slot, "cannot be registered");
         }

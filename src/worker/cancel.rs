@@ -16,9 +16,9 @@ use super::{
 use crate::protocol::BackendKeyData;
 
 impl Worker {
-    /// What a cancel request asks for. The key's pid has led here; the secret decides.
+    /// What a cancel request asks for. The start of the key has led here; all of the secret decides.
     pub(super) fn cancel(&mut self, key: BackendKeyData, reply: oneshot::Sender<Option<CancelJob>>) {
-        let slot = match self.process.directory.get(key.pid) {
+        let slot = match self.process.directory.get(&key) {
             Some(place) if place.worker == self.id => place.slot,
             // It has moved since.
             Some(place) => {
@@ -33,7 +33,7 @@ impl Worker {
                 return;
             }
         };
-        let known = self.clients.get(slot).is_some_and(|c| same_secret(&c.info.secret, &key.secret));
+        let known = self.clients.get(slot).is_some_and(|c| same_secret(&c.info.key.secret, &key.secret));
         let state = self.clients.get(slot).filter(|_| known).map(|c| &c.state);
         match state {
             Some(ClientState::Waiting | ClientState::Held) => {

@@ -6,6 +6,7 @@ use super::{conn::Conn, listening::Listening, message::ConsoleLink, routing::Rou
 use crate::{
     client::limits::ClientPermit,
     config::{PeerAddr, PoolMode, User},
+    protocol::BackendKeyData,
     session::{params::Params, state::ClientSession},
 };
 
@@ -130,8 +131,8 @@ pub(crate) struct ClientInfo {
     pub(crate) database: String,
     pub(crate) peer: PeerAddr,
     pub(crate) tls: String,
-    /// Secret of its cancel key.
-    pub(crate) secret: Box<[u8]>,
+    /// Its cancel key.
+    pub(crate) key: BackendKeyData,
     /// Startup parameters, until they are in its label.
     pub(crate) wanted: Params,
     /// What goes out in front of AuthenticationOk (the server's SCRAM proof).

@@ -23,7 +23,7 @@ use crate::{
     error::{Printable, Report as _},
     net::wire::Wire,
     pool::{Failure, Pool, Welcome},
-    protocol::{BackendKeyData, ProtocolVersion, encode},
+    protocol::{ProtocolVersion, encode},
     server::{self, ConnectError, ServerLogin},
     session::{
         params::{self, Label, Params},
@@ -34,8 +34,8 @@ use crate::{
 };
 
 impl Worker {
-    /// A client that proved who it is.
-    pub(super) fn welcome_client(&mut self, login: LoggedIn, pool: &Arc<Pool>) {
+    /// A client that proved who it is, in time or when the process is shutting down.
+    pub(super) fn welcome_client(&mut self, login: LoggedIn, pool: &Arc<Pool>, late: bool) {
         let shard = self.shard(pool);
         let empty = self.process.shared.labels.intern(Params::default());
         let mut login = login;
@@ -48,7 +48,7 @@ impl Worker {
         }
         // The nodes may have changed while it was on its way.
         self.rehome(slot);
-        if self.process.shutting_down.load(Ordering::Acquire) {
+        if late {
             return self.fail_client(slot, &ClientError::Killed("pooler is shutting down"));
         }
         if pool.is_removed() {
@@ -86,13 +86,13 @@ impl Worker {
     ) -> Option<usize> {
         let entry = self.clients.vacant_entry();
         let slot = entry.key();
-        let id = self.process.new_client(Place { worker: self.id, slot });
+        let (id, key) = self.process.new_client(Place { worker: self.id, slot }, login.protocol);
         let token = super::client_token(slot, id);
         let wire = match Wire::register(login.stream, self.poll.registry(), token) {
             Ok(wire) => wire,
             Err(error) => {
                 tracing::error!("cannot register a client's socket: {error}");
-                self.process.directory.remove(pid_of(id));
+                self.process.directory.remove(pid_of(id), &key);
                 self.count_client(-1);
                 return None;
             }
@@ -103,7 +103,7 @@ impl Worker {
             database: login.database_name,
             peer: login.peer,
             tls: login.tls_description,
-            secret: self.process.cancel_secret(login.protocol),
+            key,
             wanted: Params::from_pairs(login.parameters.iter().map(|(n, v)| (n.as_str(), v.as_str()))),
             unsent: login.unsent,
             connected_at: self.process.clock.unix_micros(),
@@ -147,14 +147,13 @@ impl Worker {
         if let Some(stats) = shard.pool.shards.get(self.id).map(|s| &s.stats) {
             stats.logins.add(1);
         }
-        let key = BackendKeyData { pid: pid_of(client.session.id), secret: client.info.secret.clone() };
         let mut bytes = std::mem::take(&mut client.info.unsent);
         encode::authentication_ok(&mut bytes);
         for (name, value) in &welcome.parameters {
             let value = client.session.label.get(name).unwrap_or(value);
             encode::parameter_status(&mut bytes, name, value);
         }
-        encode::backend_key_data(&mut bytes, &key);
+        encode::backend_key_data(&mut bytes, &client.info.key);
         encode::ready_for_query(&mut bytes, b'I');
         client.state = ClientState::Idle;
         client.since = self.now;
@@ -375,10 +374,10 @@ impl Worker {
         // A shutdown does not wait for those who may have asked for it.
         self.count_client(-1);
         let Some(client) = self.clients.get(slot) else { return };
-        let (id, secret) = (client.session.id, client.info.secret.clone());
+        let (id, key) = (client.session.id, client.info.key.clone());
         let client = ClientRef { worker: self.id, slot, id };
         // Fails when the console has ended: the client is closed then.
-        let _ = input.try_send(ConsoleInput::Connected { client, secret });
+        let _ = input.try_send(ConsoleInput::Connected { client, key });
         self.client_readable(slot);
     }
 }

@@ -24,8 +24,8 @@ use crate::{
 
 /// One message.
 pub(crate) enum Message {
-    /// A client that proved who it is, and its pool; `console` instead of a pool for the admin console.
-    Client { login: Box<LoggedIn>, pool: Arc<Pool> },
+    /// A client that proved who it is, and its pool. `late`: it came when the process was shutting down already.
+    Client { login: Box<LoggedIn>, pool: Arc<Pool>, late: bool },
     /// A client of the admin console: its messages go to `console`.
     Console { login: Box<LoggedIn>, console: ConsoleLink },
     /// Bytes for a console client.
@@ -74,8 +74,8 @@ pub(crate) type LoginResult = Result<Box<ServerLogin>, ConnectError>;
 /// A message of a console client.
 #[derive(Debug)]
 pub(crate) enum ConsoleInput {
-    /// Who it is, so that output finds it, and the secret of its cancel key.
-    Connected { client: ClientRef, secret: Box<[u8]> },
+    /// Who it is, so that output finds it, and its cancel key.
+    Connected { client: ClientRef, key: BackendKeyData },
     /// One complete message.
     Frame(u8, Vec<u8>),
 }

@@ -27,6 +27,7 @@ pub(crate) mod memory;
 pub(crate) mod message;
 mod notifications;
 mod own;
+pub(crate) mod peers;
 mod pins;
 mod portals;
 pub(crate) mod process;
@@ -369,7 +370,7 @@ impl Worker {
 
     fn on_message(&mut self, message: Message) {
         match message {
-            Message::Client { login, pool } => self.welcome_client(*login, &pool),
+            Message::Client { login, pool, late } => self.welcome_client(*login, &pool, late),
             Message::Console { login, console } => self.welcome_console(*login, console),
             Message::ConsoleOutput { client, bytes, close } => self.console_output(client, &bytes, close),
             Message::Connected { pool, generation, result } => {

@@ -14,7 +14,6 @@ use crate::{
     server::Notifications,
     session::channels::Channels,
     sql::Dialect,
-    worker::process::pid_of,
 };
 
 /// Most bytes that wait for a client to take them.
@@ -38,7 +37,7 @@ impl Worker {
                     server.info.key.pid == one.pid && server.pool.key.node == link.listener.node
                 };
                 let own = listening.owns && server.is_some_and(is_its);
-                let pid = shown_pid(one.pid, own, pid_of(client.session.id), nobody);
+                let pid = shown_pid(one.pid, own, client.info.key.pid, nobody);
                 listening.mixed |=
                     client.session.channels.as_ref().is_none_or(|channels| channels.are_unsettled());
                 notifications.write(one, pid, &mut listening.untold);

@@ -4,7 +4,7 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     sync::{
         Arc, Mutex, PoisonError, RwLock, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -22,7 +22,7 @@ use crate::{
         Pool,
         registry::{Context, Pools},
     },
-    protocol::{BackendKeyData, ProtocolVersion},
+    protocol::{BackendKeyData, ProtocolVersion, peering},
     server::{self, CancelTarget},
     session::{params::Labels, state::Shared, statements::Registry},
     worker::{
@@ -32,6 +32,7 @@ use crate::{
         listeners::Listeners,
         login::secret_length,
         message::{Message, WorkerHandle},
+        peers::Peers,
     },
 };
 
@@ -41,7 +42,7 @@ const FUNCTIONS_WITHIN: Duration = Duration::from_secs(2);
 /// Most worker threads.
 pub(crate) const MAX_WORKERS: usize = 1024;
 
-/// The pid in a client's cancel key: positive, as drivers expect. What proves anything is the secret.
+/// What the console calls a client, and, without peers, the pid in its cancel key: positive, as drivers expect.
 pub(crate) fn pid_of(client: u64) -> u32 {
     u32::try_from(client & 0x7fff_ffff).unwrap_or(0)
 }
@@ -98,12 +99,15 @@ pub(crate) struct Process {
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) pools: Pools,
     pub(crate) directory: Directory,
+    pub(crate) peers: Peers,
     pub(crate) discovery: Discovery,
     pub(crate) listeners: Listeners,
     pub(crate) logins: Arc<LoginShared>,
     pub(crate) runtime: Handle,
     /// No new clients; waiting for the old ones.
     pub(crate) shutting_down: AtomicBool,
+    /// Connections on their way to a worker, and sockets on which more may be accepted.
+    arrivals: AtomicUsize,
     /// No servers for anyone any more: who waits for one is sent away.
     pub(crate) servers_closing: AtomicBool,
     live: RwLock<Live>,
@@ -128,18 +132,33 @@ impl Process {
             shared: Shared { registry: Registry::new(u32::from_ne_bytes(token)), labels: Labels::default() },
             pools: Pools::new(workers.len()),
             directory: Directory::default(),
+            peers: Peers::default(),
             discovery: Discovery::default(),
             listeners: Listeners::default(),
             workers,
             logins,
             runtime,
             shutting_down: AtomicBool::new(false),
+            arrivals: AtomicUsize::new(0),
             servers_closing: AtomicBool::new(false),
             live: RwLock::new(live),
             ids: AtomicU64::new(1),
             random,
             jitter: Mutex::new(RandomState::new()),
         }
+    }
+
+    /// Counts a connection, or what may bring some, until it is dropped.
+    pub(crate) fn arriving(self: &Arc<Self>) -> Arriving {
+        self.arrivals.fetch_add(1, Ordering::AcqRel);
+        Arriving(Arc::clone(self))
+    }
+
+    /// Clients that are connected or about to be; those of the console do not count.
+    pub(crate) fn clients(&self) -> usize {
+        // In this order: who arrives meanwhile is counted twice rather than not at all.
+        let arriving = self.arrivals.load(Ordering::Acquire);
+        arriving + self.workers.iter().map(|worker| worker.clients.load(Ordering::Acquire)).sum::<usize>()
     }
 
     /// Configuration and TLS in force.
@@ -270,14 +289,23 @@ impl Process {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A number for a client whose pid (see [`pid_of`]) is nobody else's.
-    pub(crate) fn new_client(&self, place: Place) -> u64 {
+    /// A number for a client whose pid (see [`pid_of`]) is nobody else's, and its cancel key.
+    pub(crate) fn new_client(&self, place: Place, protocol: ProtocolVersion) -> (u64, BackendKeyData) {
+        let peer = self.config().settings.peer_id;
         loop {
             let id = self.next_id();
-            if self.directory.claim(pid_of(id), place).is_some() {
-                return id;
+            let key = self.new_key(pid_of(id), protocol, peer);
+            if self.directory.claim(pid_of(id), &key, place) {
+                return (id, key);
             }
         }
+    }
+
+    /// The client of a cancel request that may have been passed on by peers, and its key as it was made.
+    pub(crate) fn find(&self, key: &BackendKeyData) -> Option<(BackendKeyData, Place)> {
+        // Keys from before there were peers count no hops.
+        let made = peering::as_made(key);
+        [key.clone(), made].into_iter().find_map(|key| self.directory.get(&key).map(|place| (key, place)))
     }
 
     /// The worker for a new client; counts one more there. `moves`: the client may go to another one later.
@@ -288,14 +316,20 @@ impl Process {
         Some(handle)
     }
 
-    /// A new secret for a cancel key.
-    pub(crate) fn cancel_secret(&self, protocol: ProtocolVersion) -> Box<[u8]> {
-        let mut secret = vec![0; secret_length(protocol)];
-        if self.random.fill(&mut secret).is_err() {
+    /// A cancel key. What proves anything is the secret, and among peers all that is random.
+    fn new_key(&self, pid: u32, protocol: ProtocolVersion, peer: u16) -> BackendKeyData {
+        let length = if peer == 0 { secret_length(protocol) } else { peering::SECRET };
+        let (mut start, mut secret) = ([0; 4], vec![0; length]);
+        if self.random.fill(&mut start).and_then(|()| self.random.fill(&mut secret)).is_err() {
             // Without randomness a key must match nothing.
-            return Box::default();
+            return BackendKeyData { pid, secret: Box::default() };
         }
-        secret.into()
+        if peer == 0 {
+            return BackendKeyData { pid, secret: secret.into() };
+        }
+        let mut key = BackendKeyData { pid: u32::from_ne_bytes(start), secret: secret.into() };
+        peering::mark(&mut key, peer);
+        key
     }
 
     /// When a server that is opened now is too old: its lifetime, less up to a tenth, so that servers that were opened
@@ -366,6 +400,15 @@ impl Process {
                 handle.send(Message::Grow { pool: Arc::clone(pool) });
             }
         }
+    }
+}
+
+/// Somebody is on the way to a worker.
+pub(crate) struct Arriving(Arc<Process>);
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.arrivals.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

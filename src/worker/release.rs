@@ -311,7 +311,7 @@ impl Worker {
         if client.listening.is_some() {
             self.forget_channels(slot, &mut client);
         }
-        self.process.directory.remove(pid_of(client.session.id));
+        self.process.directory.remove(pid_of(client.session.id), &client.info.key);
         if !matches!(client.state, ClientState::Console(_)) {
             self.count_client(-1);
         }

@@ -3,6 +3,7 @@
 mod connections;
 mod listeners;
 mod nodes;
+mod peers;
 mod pins;
 mod pools;
 mod settings;
@@ -31,19 +32,10 @@ static SHOWS: &[(&str, Columns)] = &[
     ("ACTIVE_SOCKETS", connections::SOCKETS),
     // What there is nothing of here: programs ask for it all the same.
     ("MEM", &[("name", Text), ("size", Int4), ("used", Int4), ("free", Int4), ("memtotal", Int4)]),
-    ("PEERS", &[("peer_id", Int4), ("host", Text), ("port", Int4), ("pool_size", Int4)]),
-    (
-        "PEER_POOLS",
-        &[
-            ("peer_id", Int4),
-            ("cl_active_cancel_req", Int4),
-            ("cl_waiting_cancel_req", Int4),
-            ("sv_active_cancel", Int4),
-            ("sv_login", Int4),
-        ],
-    ),
     ("DNS_HOSTS", &[("hostname", Text), ("ttl", Int8), ("addrs", Text)]),
     ("DNS_ZONES", &[("zonename", Text), ("serial", Int8), ("count", Int4)]),
+    ("PEERS", peers::PEERS),
+    ("PEER_POOLS", peers::PEER_POOLS),
     ("DATABASES", pools::DATABASES),
     ("USERS", pools::USERS),
     ("STATS", stats::STATS),
@@ -84,6 +76,8 @@ pub(super) async fn rows(commands: &Commands, what: &str) -> Vec<Row> {
         "SERVERS" => connections::servers(commands).await,
         "SOCKETS" => connections::sockets(commands, false).await,
         "ACTIVE_SOCKETS" => connections::sockets(commands, true).await,
+        "PEERS" => peers::peers(commands),
+        "PEER_POOLS" => peers::peer_pools(commands),
         "DATABASES" => pools::databases(commands),
         "USERS" => pools::users(commands),
         "STATS" => stats::stats(commands),
@@ -134,9 +128,9 @@ async fn lists(commands: &Commands) -> Vec<Row> {
     let items: [(&str, usize); 14] = [
         ("databases", pools::shown_databases(commands).len() + 1),
         ("users", live.users.len()),
-        ("peers", 0),
+        ("peers", live.peers.len()),
         ("pools", commands.process.pools.all().len() + 1),
-        ("peer_pools", 0),
+        ("peer_pools", commands.process.peers.pools(&live).len()),
         ("free_clients", 0),
         ("used_clients", clients),
         ("login_clients", connections.saturating_sub(clients)),

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 
 use super::parameters::{Meaning, PARAMETERS};
 use crate::config::{
-    Config, Database, Settings, User,
-    entries::{DATABASE_KEYS, DatabaseEntry, USER_KEYS, UserEntry},
+    Config, Database, Peer, Settings, User,
+    entries::{DATABASE_KEYS, DatabaseEntry, PEER_KEYS, PeerEntry, USER_KEYS, UserEntry},
     settings::SETTINGS,
     table::Row,
 };
@@ -73,6 +73,12 @@ pub(super) fn toml(config: &Config) -> String {
             &UserEntry { user: User { password: None, ..User::clone(user) }, ..UserEntry::default() },
             None,
         );
+    }
+    for peer in config.peers.values() {
+        let _ = write!(out, "\n[peers.{}]\n", peer.id);
+        let port = (peer.port != Peer::new(peer.id).port).then_some(peer.port);
+        let written = PeerEntry { host: Some(peer.host.clone()), port, pool_size: peer.pool_size };
+        entry(&mut out, PEER_KEYS, &written, None);
     }
     out
 }

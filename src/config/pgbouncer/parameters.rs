@@ -62,7 +62,6 @@ const OFF: &[&str] = &["0"];
 const NONE: &[&str] = &[""];
 const CURVES: &str = "X25519, P-256 and P-384 are always offered";
 const DNS: &str = "names are looked up, as the system does it, for each connection";
-const PEERS: &str = "remove peer_id, [peers] and so_reuseport, and run one process: it uses all cores, and knows every cancel key";
 
 /// Every setting.
 #[rustfmt::skip]
@@ -116,7 +115,7 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     live("max_user_client_connections", "0", Int, Same),
     live("max_user_connections", "0", Int, Same),
     live("min_pool_size", "0", Int, Same),
-    live("peer_id", "0", Int, Only(OFF, PEERS)),
+    live("peer_id", "0", Int, Same),
     fixed("pidfile", "", Text, Same),
     fixed("pkt_buf", "4096", Int, Unused("buffers are as large as what they hold")),
     live("pool_idle_timeout", "0", Time, Unused("pools without clients and servers are kept: they cost next to nothing")),

@@ -6,11 +6,11 @@ use super::{
     given::{Given, Refused, apply},
     ini::{Item, Place},
     pairs::pairs,
-    parameters::{PARAMETERS, int, parameter},
+    parameters::{PARAMETERS, parameter},
 };
 use crate::{
     config::{
-        Database, Loaded, Problem, Problems, Settings, User, check,
+        Database, Loaded, Peer, Problem, Problems, Settings, User, check,
         file::{Dialect, LONGEST_NAME, Reader},
         settings::{POOL_MODES, SETTINGS},
         suggest::closest,
@@ -40,9 +40,6 @@ pub(super) struct IniReader<'a> {
     given: Given,
     /// Whether `[pgbouncer]` is there.
     has_main: bool,
-    /// Peers of other processes: where the first one stands.
-    peer: Option<Place>,
-    peer_id: Option<String>,
 }
 
 /// The settings that a pgbouncer.ini starts from.
@@ -66,7 +63,7 @@ impl<'a> IniReader<'a> {
     pub(super) fn new(path: &'a Path) -> Self {
         let mut reader = Reader::new(path, "", &|_| None, Dialect::PgBouncer);
         reader.config.settings = defaults();
-        Self { reader, given: Given::default(), has_main: false, peer: None, peer_id: None }
+        Self { reader, given: Given::default(), has_main: false }
     }
 
     pub(super) fn read(mut self, items: Vec<(Place, Item)>) -> Result<Loaded, Problems> {
@@ -75,7 +72,6 @@ impl<'a> IniReader<'a> {
             let problem = Problem::in_file(self.reader.file, "main section missing from config file");
             self.reader.problems.push(problem.remedy("add a line [pgbouncer] above its settings"));
         }
-        self.refuse_peers();
         self.reader.read_auth_file();
         self.reader.read_hba();
         self.complete_databases();
@@ -167,11 +163,6 @@ impl<'a> IniReader<'a> {
         match apply(&mut self.reader.config.settings, parameter, value) {
             Ok(None) => {}
             Ok(Some(told)) => self.reader.warnings.push(place.problem(told)),
-            Err(Refused { .. }) if parameter.name == "peer_id" => {
-                // Told with the peers.
-                self.peer_id = Some(value.to_owned());
-                self.peer.get_or_insert_with(|| place.clone());
-            }
             Err(Refused { message, remedy }) => {
                 self.reader.problems.push(place.problem(message).remedy(remedy));
             }
@@ -236,26 +227,20 @@ impl<'a> IniReader<'a> {
     }
 
     fn peer(&mut self, place: &Place, id: &str, value: &str) {
-        if int(id).is_none_or(|id| !(1..=65535).contains(&id)) {
+        let Some(id) = id.parse().ok().filter(|id| *id > 0) else {
             let problem = place.problem("ids of peers must be a number larger than 0 and at most 65535");
             self.reader.problems.push(problem.remedy("write ID = host=… port=…"));
+            return;
+        };
+        self.reader.remember_line(&format!("peers.{id}"), "", &place.file, place.line);
+        let Some(pairs) = self.pairs(place, "a peer", value) else { return };
+        let mut peer = Peer::new(id);
+        for (key, value) in pairs {
+            if let Err(Refused { message, remedy }) = peer_pair(&mut peer, &key, value) {
+                self.reader.problems.push(place.problem(format!("peer {id}: {message}")).remedy(remedy));
+            }
         }
-        let _ = self.pairs(place, "a peer", value);
-        self.peer.get_or_insert_with(|| place.clone());
-    }
-
-    /// Cancel requests would be lost if only some of several processes had them.
-    fn refuse_peers(&mut self) {
-        let Some(place) = self.peer.take() else { return };
-        let what = match &self.peer_id {
-            Some(id) => format!("peer_id = {} is not supported", id.escape_debug()),
-            None => "[peers] is not supported".to_owned(),
-        };
-        let remedy = match parameter("peer_id").map(|parameter| parameter.meaning) {
-            Some(super::parameters::Meaning::Only(_, remedy)) => remedy,
-            _ => "",
-        };
-        self.reader.problems.push(place.problem(what).remedy(remedy));
+        self.reader.config.peers.insert(id, peer);
     }
 
     /// Databases without a host are at the unix socket of the same directory.
@@ -305,6 +290,24 @@ fn mode(value: &str) -> Result<Option<crate::config::PoolMode>, Refused> {
     })
 }
 
+fn port(value: &str) -> Result<u16, Refused> {
+    let port = value.parse::<u16>().ok().filter(|port| *port > 0);
+    port.ok_or_else(|| refused("invalid port", "expected a whole number from 1 to 65535"))
+}
+
+fn peer_pair(peer: &mut Peer, key: &str, value: String) -> Result<(), Refused> {
+    match key {
+        "host" => peer.host = value,
+        "port" => peer.port = port(&value)?,
+        "pool_size" => peer.pool_size = count(key, &value)?,
+        _ => {
+            let message = format!("unrecognized connection parameter: {}", key.escape_debug());
+            return Err(refused(message, meant(key, &["host", "port", "pool_size"])));
+        }
+    }
+    Ok(())
+}
+
 fn database_pair(database: &mut Database, key: &str, value: String) -> Result<(), Refused> {
     let mut parameter = |name: &str, value: String| {
         database.server_parameters.retain(|(known, _)| known != name);
@@ -323,11 +326,7 @@ fn database_pair(database: &mut Database, key: &str, value: String) -> Result<()
             ));
         }
         "host" => database.host = value,
-        "port" => {
-            let port = value.parse::<u16>().ok().filter(|port| *port > 0);
-            let invalid = || refused("invalid port", "expected a whole number from 1 to 65535");
-            database.port = port.ok_or_else(invalid)?;
-        }
+        "port" => database.port = port(&value)?,
         "user" => database.user = Some(value),
         "password" => database.password = Some(Secret(value)),
         "auth_user" => database.auth_user = Some(value),

@@ -93,7 +93,7 @@ const EXAMPLES: &[(&str, Then, &str, Then)] = &[
     ("max_user_client_connections", Is("max_user_client_connections", "0"), "5", Is("max_user_client_connections", "5")),
     ("max_user_connections", Is("max_user_connections", "0"), "5", Is("max_user_connections", "5")),
     ("min_pool_size", Is("min_pool_size", "0"), "5", Is("min_pool_size", "5")),
-    ("peer_id", Nothing, "1", Refused),
+    ("peer_id", Is("peer_id", "0"), "5", Is("peer_id", "5")),
     ("pidfile", Is("pidfile", r#""""#), "/x/y.pid", Is("pidfile", r#""/x/y.pid""#)),
     ("pkt_buf", Nothing, "8192", Told),
     ("pool_idle_timeout", Nothing, "60", Told),
@@ -416,12 +416,13 @@ fn every_problem_is_told_with_its_line_and_remedy_and_without_secrets() {
             "[pgbouncer]\nunix_socket_dir=\nlisten_addr=*\n[databases]\na=port=1\n",
             "p.ini:5: database \"a\" has no host\n",
         ),
-        ("[peers]\n1=host=a\n[pgbouncer]\n", "p.ini:2: [peers] is not supported\n  remove peer_id"),
-        (
-            "[pgbouncer]\npeer_id=3\n[peers]\n3=host=a\n",
-            "p.ini:2: peer_id = 3 is not supported\n  remove peer_id",
-        ),
         ("[peers]\nx=host=a\n", "p.ini:2: ids of peers must be a number larger than 0"),
+        ("[peers]\n0=host=a\n", "p.ini:2: ids of peers must be a number larger than 0"),
+        ("[peers]\n65536=host=a\n", "p.ini:2: ids of peers must be a number larger than 0"),
+        ("[peers]\n1=host=a prt=5\n", "p.ini:2: peer 1: unrecognized connection parameter: prt\n"),
+        ("[peers]\n1=host=a port=0\n", "p.ini:2: peer 1: invalid port\n"),
+        ("[peers]\n1=host\n", "p.ini:2: syntax error in connection string of a peer\n"),
+        ("[pgbouncer]\npeer_id=1\n[peers]\n1=port=5\n", "p.ini:4: host was not provided for peer 1\n"),
         (&format!("[databases]\n{long}=host=a\n"), "p.ini:2: the name is longer than 63 bytes\n"),
     ] {
         let problems = load(text).map(|(config, _)| config.settings).unwrap_err();
@@ -475,7 +476,8 @@ fn the_toml_that_is_made_of_it_says_the_same() {
         connect_query='select ''${a}''' pool_size=0 query_wait_timeout=0 application_name=a client_encoding=UTF8\n\
         * = host=h max_db_connections=3 pool_mode=statement min_pool_size=1 reserve_pool_size=2 server_lifetime=5 \
         max_db_client_connections=3\n\
-        [users]\nu = pool_size=3 query_timeout=5\n'ghost user' = pool_mode=session\nonly =\n";
+        [users]\nu = pool_size=3 query_timeout=5\n'ghost user' = pool_mode=session\nonly =\n\
+        [peers]\n5 = host=/tmp port=7 pool_size=3\n65535 = host=peer pool_size=-1\n";
     let (config, _) = load(&text).unwrap();
     let toml = import::toml(&config);
     let same = Config::from_text(Path::new("p.toml"), &toml, &|_| None);
@@ -485,6 +487,7 @@ fn the_toml_that_is_made_of_it_says_the_same() {
     assert_eq!(same.databases, config.databases);
     assert_eq!(same.users, config.users);
     assert_eq!(config.users.len(), 5);
+    assert_eq!((same.peers, config.peers.len()), (config.peers, 2));
     for part in [
         "# Made of p.ini by `pooler import`.\n",
         "# Not here: pkt_buf = 8192 (",

@@ -12,6 +12,7 @@ const EXAMPLES: &[(&str, &str, &str, &str)] = &[
     ("unix_socket_mode", r#""0700""#, "0700", "777"),
     ("unix_socket_group", r#""staff""#, "staff", "1"),
     ("so_reuseport", "true", "1", "2"),
+    ("peer_id", "7", "7", "65536"),
     ("workers", "2", "2", "-1"),
     ("client_placement", r#""even""#, "even", r#""evenly""#),
     ("pool_mode", r#""session""#, "session", r#""sesion""#),

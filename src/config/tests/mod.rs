@@ -89,6 +89,7 @@ fn a_full_file_is_read() {
         [pooler]
         default_pool_size = "30"
         auth_file = "users.txt"
+        peer_id = 7
         [databases.app]
         host = "db1"
         port = 5433
@@ -136,10 +137,19 @@ fn a_full_file_is_read() {
         client_idle_timeout = 9
         [users.bob]
         password_file = "secret"
+        [peers.7]
+        host = "p7"
+        [peers.65535]
+        host = "/run/pooler"
+        port = 7
+        pool_size = 8
         "#,
     );
     let Loaded { config, warnings } = Config::load(&path).unwrap();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let peer = |id, host: &str, port, pool_size| (id, Peer { id, host: host.to_owned(), port, pool_size });
+    let peers = [peer(7, "p7", 6432, None), peer(65535, "/run/pooler", 7, Some(8))];
+    assert_eq!(config.peers, peers.into());
     assert!(warnings[0].message.contains("\"alice\" has a password in [users]"), "{warnings:?}");
     assert_eq!(config.settings.default_pool_size, 30);
     let seconds = |seconds| Some(Duration::from_secs(seconds));
@@ -327,6 +337,10 @@ fn settings_that_do_not_fit_together_are_reported() {
             "host='h'\npool_size = 2\nmin_pool_size = 3",
             "p.toml:4: min_pool_size is greater than the pool size of 2",
         ),
+        ("host='h'\n[peers.2]\nhost='b'", "p.toml:3: there are peers, but this process has no peer_id"),
+        ("host='h'\n[peers.2]\nport=1", "p.toml:3: host was not provided for peer 2"),
+        ("host='h'\n[peers.0]\nhost='b'", "p.toml:3: \"0\" is no id of a peer"),
+        ("host='h'\n[peers.b]\nhost='b'", "p.toml:3: \"b\" is no id of a peer"),
         ("host='localhost'\nport = 6432", "p.toml:1: localhost:6432 is where pooler itself listens"),
         ("host='h'\nurl='postgres://h/d'", "p.toml:2: host is given here and in url"),
         ("url='postgres:///d'", "p.toml:2: the URL names no host"),

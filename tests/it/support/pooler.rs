@@ -35,6 +35,8 @@ pub struct Setup {
     files: Option<u32>,
     /// What it is to see as /etc/hosts.
     hosts: Option<String>,
+    /// The port to listen on, if that is known before.
+    port: Option<u16>,
 }
 
 impl Setup {
@@ -59,6 +61,7 @@ impl Setup {
             sections: format!("{users}[users.admin]\npassword = \"{}\"\n", password_of("admin")),
             files: None,
             hosts: None,
+            port: None,
         }
     }
 
@@ -81,6 +84,12 @@ impl Setup {
             .setting(&format!("client_tls_cert_file = \"{certs}/server.crt\""))
             .setting(&format!("client_tls_key_file = \"{certs}/server.key\""))
             .setting(&format!("client_tls_ca_file = \"{certs}/ca.crt\""))
+    }
+
+    /// Listens on this port.
+    pub fn at(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
     }
 
     /// Limits the files that the process may open.
@@ -127,13 +136,14 @@ impl Setup {
 
     /// Starts it.
     pub fn start(self) -> Pooler {
-        let Self { database, settings, entry, sections, files, hosts } = self;
+        let Self { database, settings, entry, sections, files, hosts, port } = self;
         let auth = if settings.contains("auth_type") { "" } else { "auth_type = \"scram-sha-256\"\n" };
         let toml = format!(
             "[pooler]\nlisten_addr = \"127.0.0.1\"\nlisten_port = @PORT@\nadmin_users = [\"admin\"]\n\
              {auth}{settings}\n[databases.{database}]\n{entry}\n{sections}"
         );
-        let mut pooler = Pooler::start_with(&toml, files, hosts.as_deref());
+        let port = port.unwrap_or_else(|| free_port().unwrap());
+        let mut pooler = Pooler::start_with(&toml, port, files, hosts.as_deref());
         pooler.database = database;
         pooler
     }
@@ -147,11 +157,10 @@ impl Pooler {
 
     /// With this pooler.toml, where `@PORT@` stands for the port that it is to listen on.
     pub fn start(toml: &str) -> Self {
-        Self::start_with(toml, None, None)
+        Self::start_with(toml, free_port().unwrap(), None, None)
     }
 
-    fn start_with(toml: &str, files: Option<u32>, hosts: Option<&str>) -> Self {
-        let port = free_port().unwrap();
+    fn start_with(toml: &str, port: u16, files: Option<u32>, hosts: Option<&str>) -> Self {
         let dir = TempDir::new(None).unwrap();
         let file = dir.path().join("pooler.toml");
         fs::write(&file, toml_for(toml, port)).unwrap();

@@ -137,6 +137,15 @@ impl Raw {
         let mut pairs = vec![("user", user), ("database", database)];
         pairs.extend(more);
         self.send(&startup(3 << 16, &pairs));
+        self.log_in(user, password)
+    }
+
+    /// From a startup packet that has been sent to ReadyForQuery.
+    pub fn finish_login(&mut self, user: &str, password: &str) {
+        self.log_in(user, password).unwrap_or_else(|error| panic!("login of {user}: {error:?}"));
+    }
+
+    fn log_in(&mut self, user: &str, password: &str) -> Result<(), Frame> {
         let mut scram = None;
         loop {
             let frame = self.frame();

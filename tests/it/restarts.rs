@@ -1,0 +1,377 @@
+//! Restarts that nobody notices: new processes beside old ones, and sockets that stay open meanwhile.
+
+use std::{
+    fs,
+    net::TcpStream,
+    process::{Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use pooler::demo::process::{Guarded, TempDir, free_port, signal, wait_until};
+
+use crate::support::{
+    compare::Pair,
+    database::{Database, ROLES, Version, password_of},
+    msg::*,
+    raw::{PATIENCE, Raw},
+};
+
+const SLEEPING: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                        AND state = 'active' AND query LIKE 'SELECT pg_sleep%'";
+
+/// One of several processes on the same port, which has a unix socket to itself.
+struct Instance {
+    process: Guarded,
+    dir: TempDir,
+    port: u16,
+}
+
+impl Instance {
+    /// With these lines in `[pooler]` and these sections; `@DIR@` is its own directory. `before` is what runs it.
+    fn start(
+        database: &Database,
+        port: u16,
+        dir: TempDir,
+        before: &[&str],
+        settings: &str,
+        sections: &str,
+    ) -> Self {
+        let toml = dir.path().join("pooler.toml");
+        let users: String = ROLES
+            .iter()
+            .map(|(role, _)| format!("[users.{role}]\npassword = \"{}\"\n", password_of(role)))
+            .collect();
+        let text = format!(
+            "[pooler]\nlisten_port = {port}\nunix_socket_dir = \"@DIR@\"\n{settings}\n[databases.{}]\n\
+             host = \"127.0.0.1\"\nport = {}\n{users}{sections}",
+            database.name, database.port
+        );
+        fs::write(&toml, text.replace("@DIR@", dir.path().to_str().unwrap())).unwrap();
+        let program = [env!("CARGO_BIN_EXE_pooler"), "run", "-c", toml.to_str().unwrap()];
+        let log = dir.path().join("log");
+        let _ = fs::remove_file(&log);
+        let process = Guarded::spawn(None, &[before, &program].concat(), &log, "TERM").unwrap();
+        let mut this = Self { process, dir, port };
+        let up = wait_until(PATIENCE, || {
+            let ended = this.process.ended().is_some();
+            (this.log().contains("process up") || ended).then_some(!ended)
+        });
+        assert_eq!(up, Some(true), "{}", this.log());
+        this
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    fn wait_for_log(&self, text: &str) {
+        let found = wait_until(PATIENCE, || self.log().contains(text).then_some(()));
+        assert!(found.is_some(), "no \"{text}\" in\n{}", self.log());
+    }
+
+    fn console(&self, command: &str) -> Vec<String> {
+        let socket = self.dir.path().join(format!(".s.PGSQL.{}", self.port));
+        Raw::login_unix(&socket, "pooler", "pooler").sql(command)
+    }
+
+    /// Transactions so far.
+    fn transactions(&self) -> u64 {
+        let rows = self.console("SHOW TOTALS");
+        let row = rows.iter().find_map(|row| row.strip_prefix("total_xact_count|")).unwrap();
+        row.parse().unwrap()
+    }
+
+    /// Asks it to end when all have left, which has to come; its directory.
+    fn leave(mut self) -> TempDir {
+        self.process.signal("TERM").unwrap();
+        let status = self.process.wait(PATIENCE).unwrap_or_else(|| panic!("goes on:\n{}", self.log()));
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+        assert!(!self.log().contains("panicked"), "{}", self.log());
+        self.dir
+    }
+}
+
+/// Runs of pgbench, one after the other, until they are told to end.
+#[derive(Default)]
+struct Bench {
+    over: AtomicBool,
+    runs: AtomicU64,
+    transactions: AtomicU64,
+    failures: Mutex<Vec<String>>,
+}
+
+impl Bench {
+    /// Makes its tables.
+    fn prepare(database: &Database) {
+        let output = Self::command(database, database.port, &["-i", "-q"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn command(database: &Database, port: u16, arguments: &[&str]) -> Command {
+        let program =
+            Version::Distribution.binaries().program("pgbench").expect("pgbench: run scripts/install.sh");
+        let mut command = Command::new(program);
+        command
+            .args(["-h", "127.0.0.1", "-U", "app", "-p", &port.to_string()])
+            .args(arguments)
+            .arg(&database.name)
+            .env("PGPASSWORD", password_of("app"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// One run after the other.
+    fn run(&self, database: &Database, port: u16, arguments: &[&str]) {
+        while !self.over.load(SeqCst) {
+            let output = Self::command(database, port, arguments).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let number = |name: &str| {
+                let line = text.lines().find_map(|line| line.strip_prefix(name));
+                line.and_then(|line| line.split(['/', ' ']).next()?.parse::<u64>().ok())
+            };
+            let failed = number("number of failed transactions: ");
+            if !output.status.success() || failed != Some(0) {
+                let told = String::from_utf8_lossy(&output.stderr);
+                self.failures.lock().unwrap().push(format!("{arguments:?}: {text}{told}"));
+            }
+            self.transactions
+                .fetch_add(number("number of transactions actually processed: ").unwrap_or(0), SeqCst);
+            self.runs.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Load of all kinds while `during` does what it does to the processes behind the port. Nothing may fail, or be done
+    /// twice.
+    fn while_it_runs(database: &Database, port: u16, during: impl FnOnce(&Self)) {
+        Self::prepare(database);
+        let bench = Self::default();
+        std::thread::scope(|scope| {
+            for arguments in [
+                &["-n", "-C", "-c", "2", "-T", "1", "-M", "simple"][..],
+                &["-n", "-C", "-c", "2", "-T", "1", "-M", "extended"],
+                &["-n", "-c", "3", "-T", "1", "-M", "simple"],
+                &["-n", "-c", "3", "-T", "1", "-M", "prepared"],
+            ] {
+                let bench = &bench;
+                scope.spawn(move || bench.run(database, port, arguments));
+            }
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| during(&bench)));
+            bench.over.store(true, SeqCst);
+            result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        });
+        assert_eq!(bench.failures.into_inner().unwrap(), Vec::<String>::new());
+        let truth =
+            "SELECT count(*), sum(delta) = (SELECT sum(abalance) FROM pgbench_accounts) FROM pgbench_history";
+        assert_eq!(database.sql(truth), [format!("{}|t", bench.transactions.into_inner())]);
+    }
+
+    /// Every kind of load has been begun anew, and more.
+    fn goes_on(&self) {
+        let before = self.runs.load(SeqCst);
+        assert!(
+            wait_until(PATIENCE, || (self.runs.load(SeqCst) > before + 8).then_some(())).is_some(),
+            "no load"
+        );
+    }
+}
+
+// The rehearsal: two processes on one port, which are peers, are replaced in turn.
+#[test]
+fn rolling_restart_fails_no_transaction_and_cancel_works_through_whoever_is_there() {
+    let database = Database::new();
+    let port = free_port().unwrap();
+    let dirs: Vec<TempDir> = (0..2).map(|_| TempDir::new(None).unwrap()).collect();
+    let peers: String = (1..)
+        .zip(&dirs)
+        .map(|(id, dir)| format!("[peers.{id}]\nhost = \"{}\"\nport = {port}\n", dir.path().display()))
+        .collect();
+    let start = |id: usize, dir: TempDir| {
+        let settings = format!("so_reuseport = true\npeer_id = {id}\ndefault_pool_size = 5");
+        Instance::start(&database, port, dir, &[], &settings, &peers)
+    };
+    let mut instances: Vec<Option<Instance>> =
+        (1..).zip(dirs).map(|(id, dir)| Some(start(id, dir))).collect();
+    Bench::while_it_runs(&database, port, |bench| {
+        for turn in 0..4 {
+            bench.goes_on();
+            for instance in instances.iter().flatten() {
+                assert!(instance.transactions() > 0, "{}", instance.log());
+            }
+            for _ in 0..10 {
+                let mut client = Raw::login(port, "app", &database.name, &password_of("app"));
+                client.send(&query("SELECT pg_sleep(600)"));
+                database.wait_for(SLEEPING, &["1"]);
+                client.cancel();
+                assert_eq!(client.ready(1)[1].field(b'C'), "57014");
+            }
+            let slot = turn % 2;
+            let old = instances[slot].take().unwrap();
+            let dir = old.leave();
+            instances[slot] = Some(start(slot + 1, dir));
+        }
+    });
+    for instance in instances.into_iter().flatten() {
+        instance.leave();
+    }
+}
+
+#[test]
+fn who_has_come_before_a_shutdown_is_served_to_the_end() {
+    let mut pair = Pair::new();
+    let open = || Raw::open(pair.pooler.port);
+    let mut early: Vec<Raw> = (0..5).map(|_| open()).collect();
+    // In the kernel's queue when the signal comes.
+    pair.pooler.signal("STOP");
+    early.extend((0..20).map(|_| open()));
+    pair.pooler.signal("TERM");
+    pair.pooler.signal("CONT");
+    pair.pooler.wait_for_log("got SIGTERM");
+    let refused = || TcpStream::connect(("127.0.0.1", pair.pooler.port)).is_err().then_some(());
+    assert!(wait_until(PATIENCE, refused).is_some(), "still accepts");
+    for mut client in early {
+        client.try_login("app", &pair.database.name, &password_of("app"), &[]).unwrap();
+        assert_eq!(client.sql("SELECT 'served'"), ["served"]);
+        assert!(pair.pooler.is_running());
+    }
+    assert_eq!(pair.pooler.ended(), Some(0));
+}
+
+#[test]
+fn connection_that_never_logs_in_ends_a_shutdown_with_its_time() {
+    let mut pair = Pair::with(&["client_login_timeout = \"500ms\""]);
+    let mut silent = Raw::open(pair.pooler.port);
+    pair.pooler.signal("TERM");
+    assert_eq!(silent.closed().last().unwrap().field(b'M'), "client_login_timeout");
+    assert_eq!(pair.pooler.ended(), Some(0));
+}
+
+#[test]
+fn systemd_hears_how_long_an_end_may_take() {
+    let dir = TempDir::new(None).unwrap();
+    let path = dir.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let told = || {
+        let mut buffer = [0; 200];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let database = Database::new();
+    let notify = format!("NOTIFY_SOCKET={}", path.display());
+    let own = TempDir::new(None).unwrap();
+    let port = free_port().unwrap();
+    let mut instance =
+        Instance::start(&database, port, own, &["env", &notify], "shutdown_timeout = \"300ms\"", "");
+    assert_eq!(told(), "READY=1");
+    let mut client = Raw::login(port, "app", &database.name, &password_of("app"));
+    client.sql("SELECT 1");
+    instance.process.signal("TERM").unwrap();
+    // At the beginning: the client is still there.
+    assert_eq!(told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=10300000");
+    assert_eq!(client.closed().last().unwrap().field(b'C'), "57P01");
+    instance.wait_for_log("shutdown_timeout is over, dropping 1 client connections");
+    assert_eq!(instance.process.wait(PATIENCE).unwrap().code(), Some(0));
+}
+
+/// Does what systemd does for a socket unit: opens the sockets, and starts the service with them, again when it has ended.
+const SOCKET_UNIT: &str = r#"
+use Socket; use strict;
+my ($port, $path, @program) = @ARGV;
+$^F = 100;
+socket(my $tcp, PF_INET, SOCK_STREAM, 0) or die; setsockopt($tcp, SOL_SOCKET, SO_REUSEADDR, 1);
+bind($tcp, sockaddr_in($port, INADDR_LOOPBACK)) or die $!; listen($tcp, 100);
+socket(my $unix, PF_UNIX, SOCK_STREAM, 0) or die; bind($unix, sockaddr_un($path)) or die $!; listen($unix, 100);
+die unless fileno($tcp) == 3 && fileno($unix) == 4;
+for (1..2) {
+    my $child = fork();
+    if (!$child) { $ENV{LISTEN_PID} = $$; $ENV{LISTEN_FDS} = 2; exec @program; }
+    $SIG{TERM} = sub { kill 'TERM', $child };
+    1 while waitpid($child, 0) < 0;
+    exit $? >> 8 if $?;
+}
+"#;
+
+#[test]
+fn sockets_of_systemd_are_served_and_nobody_is_refused_while_the_service_restarts() {
+    let database = Database::new();
+    let dir = TempDir::new(None).unwrap();
+    let (port, unused) = (free_port().unwrap(), free_port().unwrap());
+    // Where a socket of its own would be.
+    let path = dir.path().join(format!(".s.PGSQL.{unused}"));
+    let (number, file) = (port.to_string(), path.display().to_string());
+    let before = ["perl", "-e", SOCKET_UNIT, &number, &file];
+    let mut instance = Instance::start(&database, unused, dir, &before, "", "");
+    let pid = |log: &str, nth: usize| {
+        let mut lines = log.lines().filter(|line| line.contains("process up: "));
+        let line = lines.nth(nth).unwrap_or_else(|| panic!("{log}"));
+        line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
+    };
+    assert!(instance.log().contains("sockets passed by systemd"), "{}", instance.log());
+    assert!(instance.log().contains(&format!("listening on 127.0.0.1:{port}")), "{}", instance.log());
+    assert!(instance.log().contains(&format!("listening on {file}")), "{}", instance.log());
+    assert!(TcpStream::connect(("127.0.0.1", unused)).is_err());
+    let login = |over_unix: bool| {
+        let mut raw = if over_unix { Raw::open_unix(&path) } else { Raw::open(port) };
+        raw.try_login("app", &database.name, &password_of("app"), &[]).unwrap();
+        raw
+    };
+    let mut early = login(false);
+    assert_eq!(login(true).sql("SELECT 1"), ["1"]);
+    signal(pid(&instance.log(), 0), "TERM").unwrap();
+    instance.wait_for_log("got SIGTERM");
+    std::thread::scope(|scope| {
+        let late: Vec<_> = [false, true, false, true]
+            .map(|unix| scope.spawn(move || login(unix).sql("SELECT 'late'")))
+            .into();
+        assert_eq!(early.sql("SELECT 2"), ["2"]);
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(late.iter().all(|late| !late.is_finished()), "served by a process that is about to end");
+        drop(early);
+        for late in late {
+            assert_eq!(late.join().unwrap(), ["late"]);
+        }
+    });
+    assert!(path.exists(), "it is not pooler's to remove");
+    // No descriptor is left for programs that the process starts.
+    let second = pid(&instance.log(), 1);
+    for fd in [3, 4] {
+        let info = fs::read_to_string(format!("/proc/{second}/fdinfo/{fd}"));
+        let flags = info.iter().flat_map(|text| text.lines()).find_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.map(|flags| u32::from_str_radix(flags.trim(), 8).unwrap());
+        assert_eq!(flags.map(|flags| flags & 0o2_000_000), Some(0o2_000_000), "close-on-exec of {fd}");
+    }
+    signal(second, "TERM").unwrap();
+    assert_eq!(instance.process.wait(PATIENCE).unwrap().code(), Some(0), "{}", instance.log());
+}
+
+#[test]
+fn what_is_no_listening_socket_ends_the_start() {
+    let database = Database::new();
+    let dir = TempDir::new(None).unwrap();
+    let toml = dir.path().join("p.toml");
+    fs::write(&toml, format!("[databases.{}]\nhost = \"h\"\n[users.app]\npassword = \"x\"\n", database.name))
+        .unwrap();
+    // Descriptor 3 is a file.
+    let script = "exec 3</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
+    let output = Command::new("/bin/sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_pooler"), "run", "-c", toml.to_str().unwrap()])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("cannot listen on a socket passed by systemd"), "{told}");
+}
+
+#[test]
+fn sockets_that_are_meant_for_another_process_are_left_alone() {
+    let (database, port) = (Database::new(), free_port().unwrap());
+    let before = ["env", "LISTEN_PID=1", "LISTEN_FDS=1"];
+    let instance = Instance::start(&database, port, TempDir::new(None).unwrap(), &before, "", "");
+    assert_eq!(Raw::login(port, "app", &database.name, &password_of("app")).sql("SELECT 1"), ["1"]);
+    instance.leave();
+}
