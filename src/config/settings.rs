@@ -6,8 +6,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    AuthType, ClientPlacement, Currval, LogFormat, PoolMode, ReadConsistency, Route, SessionFunctions,
-    SessionState, SslMode,
+    AuthType, ClientPlacement, Currval, LoadBalanceHosts, LogFormat, PoolMode, ReadConsistency, Route,
+    SessionFunctions, SessionState, SslMode,
     table::{Change, Row, SettingError, default_of, find},
     value::{
         AtLeast, Bytes, COUNT, Choice, Codec, FilePath, Flag, Input, List, Mode, Number, Text, Time, Word,
@@ -19,6 +19,7 @@ pub(super) const POOL_MODES: Choice<PoolMode> = Choice(&[
     ("transaction", PoolMode::Transaction),
     ("statement", PoolMode::Statement),
 ]);
+pub(super) const LOAD_BALANCES: Choice<LoadBalanceHosts> = Choice(LoadBalanceHosts::WORDS);
 pub(super) const ROUTES: Choice<Route> = Choice(Route::WORDS);
 pub(super) const CONSISTENCIES: Choice<ReadConsistency> = Choice(ReadConsistency::WORDS);
 pub(super) const SSL_MODES: Choice<SslMode> = Choice(&[

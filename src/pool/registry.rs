@@ -129,7 +129,7 @@ impl Pools {
         }
         for (name, state) in &inner.databases {
             state.paused.store(inner.is_paused(name), Ordering::Release);
-            state.catalog.look_again();
+            state.catalogs.look_again();
         }
         if paused {
             inner.concerned(database).for_each(|pool| pool.give_up_logins());
@@ -150,7 +150,7 @@ impl Pools {
     pub fn set_disabled(&self, database: &str, disabled: bool) {
         let state = self.lock().database(database);
         state.disabled.store(disabled, Ordering::Release);
-        state.catalog.look_again();
+        state.catalogs.look_again();
     }
 
     /// Puts a new configuration in force.
@@ -408,13 +408,17 @@ impl Inner {
 }
 
 impl PoolSettings {
-    /// Whether both lead to the same server in the same way: connections may stay.
+    /// Where it may go, for the log.
+    pub fn host_text(&self) -> String {
+        self.hosts.iter().map(|host| host.host.as_str()).collect::<Vec<_>>().join(",")
+    }
+
+    /// Whether both lead to the same servers in the same way: connections may stay.
     pub fn same_server(&self, other: &Self) -> bool {
         let (a, b) = (&self.connect, &other.connect);
-        a.address.host == b.address.host
-            && a.address.port == b.address.port
-            && a.address.at == b.address.at
-            && a.address.sslmode == b.address.sslmode
+        self.hosts.len() == other.hosts.len()
+            && self.hosts.iter().zip(other.hosts.iter()).all(|(a, b)| a.is_same(b))
+            && self.database.load_balance_hosts == other.database.load_balance_hosts
             && a.user == b.user
             && a.database == b.database
             && a.parameters == b.parameters
@@ -437,14 +441,22 @@ fn settings(
     let config = context.config;
     let global = &config.settings;
     let user = config.users.get(server_user).cloned().unwrap_or_default();
-    let address = ServerAddress {
-        host: node.map_or(&database.host, |node| &node.host).clone(),
-        port: node.map_or(database.port, |node| node.port),
-        at: node.map(|node| node.at).unwrap_or_default(),
+    let address = |place: &NodeAddress| ServerAddress {
+        host: place.host.clone(),
+        port: place.port,
+        at: place.at,
         sslmode: config.server_tls_sslmode(database),
         tls: Arc::clone(context.tls),
         keepalive: Keepalive::of(global),
     };
+    let hosts: Arc<[ServerAddress]> = match node {
+        Some(node) => [address(node)].into(),
+        None => database.places().iter().map(address).collect(),
+    };
+    let first = hosts
+        .first()
+        .cloned()
+        .unwrap_or_else(|| address(&NodeAddress::new(database.host.clone(), database.port)));
     let secret = database.password.as_ref().or(user.password.as_ref());
     PoolSettings {
         mode: config.pool_mode(database, &user),
@@ -455,7 +467,7 @@ fn settings(
         reserve_timeout: global.reserve_pool_timeout,
         server_lifetime: config.server_lifetime(database),
         connect: ConnectSpec {
-            address,
+            address: first,
             user: server_user.to_owned(),
             database: database.server_dbname().to_owned(),
             credentials: secret.map_or(Credentials::None, credentials),
@@ -463,11 +475,12 @@ fn settings(
             connect_query: database.connect_query.clone(),
             timeout: global.server_connect_timeout,
         },
+        hosts,
         database: Arc::clone(database),
     }
 }
 
-/// How auth_user logs in at a database, on each of its nodes: secrets are the same on all.
+/// How auth_user logs in at a database, on each of its nodes or hosts: secrets are the same on all.
 pub fn lookup_specs(context: Context<'_>, database: &Database, auth_user: &str) -> Vec<ConnectSpec> {
     // The password of a database is that of its own user; names of users are sent in UTF-8.
     let database = Arc::new(Database {
@@ -478,10 +491,9 @@ pub fn lookup_specs(context: Context<'_>, database: &Database, auth_user: &str) 
         ..database.clone()
     });
     let spec = |node| settings(context, &database, auth_user, node).connect;
-    if database.nodes.is_empty() {
-        vec![spec(None)]
-    } else {
-        database.nodes.iter().map(Some).map(spec).collect()
+    match database.nodes.as_slice() {
+        [] => database.places().iter().map(Some).map(spec).collect(),
+        nodes => nodes.iter().map(Some).map(spec).collect(),
     }
 }
 

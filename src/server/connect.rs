@@ -167,6 +167,8 @@ fn hand_over(opened: Opened, address: &ServerAddress) -> Result<ServerLogin, Con
         key: session.key,
         protocol: session.protocol,
         parameters: session.parameters,
+        host: address.host.clone(),
+        port: address.port,
         peer,
         peer_port,
         local,
@@ -212,7 +214,7 @@ fn server_name(address: &ServerAddress, endpoint: &Endpoint) -> Result<ServerNam
 }
 
 fn is_unix(address: &ServerAddress) -> bool {
-    address.host.starts_with('/')
+    address.host.starts_with(['/', '@'])
 }
 
 /// Connects to the first address that answers.
@@ -239,7 +241,12 @@ async fn open(address: &ServerAddress, deadline: Instant) -> Result<Wire, Connec
 
 async fn resolve(address: &ServerAddress) -> Result<Vec<Endpoint>, ConnectError> {
     if is_unix(address) {
-        let socket = Path::new(&address.host).join(format!(".s.PGSQL.{}", address.port));
+        // The name of an abstract socket begins with a NUL byte.
+        let directory = match address.host.strip_prefix('@') {
+            Some(name) => format!("\0{name}"),
+            None => address.host.clone(),
+        };
+        let socket = Path::new(&directory).join(format!(".s.PGSQL.{}", address.port));
         return Ok(vec![Endpoint::Unix(socket)]);
     }
     match address.at {

@@ -8,6 +8,7 @@ mod error;
 mod listening;
 mod login;
 mod own;
+mod race;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -17,6 +18,7 @@ pub use connect::connect;
 pub use error::{ConnectError, Failure, ServerError};
 pub use listening::{Heard, ListeningSession, Notification, Notifications};
 pub use own::{OwnSession, QueryError, Row};
+pub use race::first_of;
 
 use crate::{
     auth::ScramKeys,
@@ -29,7 +31,7 @@ use crate::{
 /// Where a server is and how to reach it: enough to connect, and to cancel.
 #[derive(Clone, Debug)]
 pub struct ServerAddress {
-    /// Name, IP address, or directory of a unix socket (starts with `/`).
+    /// Name, IP address, or directory of a unix socket (starts with `/`, an abstract one with `@`).
     pub host: String,
     pub port: u16,
     /// Which addresses of the name are meant; a certificate has to be for the name.
@@ -38,6 +40,13 @@ pub struct ServerAddress {
     /// TLS settings towards servers; shared by all databases.
     pub tls: Arc<ServerTls>,
     pub keepalive: Keepalive,
+}
+
+impl ServerAddress {
+    /// Whether both lead to the same server in the same way.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.host, self.port, self.at, self.sslmode) == (&other.host, other.port, other.at, other.sslmode)
+    }
 }
 
 /// TCP keepalive, towards clients and servers. Zero: the system's default.
@@ -90,6 +99,9 @@ pub struct ServerLogin {
     pub protocol: ProtocolVersion,
     /// ParameterStatus in the order received.
     pub parameters: Vec<(String, String)>,
+    /// What was asked for: host and port of the configuration.
+    pub host: String,
+    pub port: u16,
     /// The address that was connected to (after DNS), for SHOW SERVERS.
     pub peer: String,
     pub peer_port: u16,

@@ -272,7 +272,10 @@ impl Worker {
 
     fn insert_server(&mut self, index: usize, pool: &Arc<Pool>, generation: u64, login: ServerLogin) {
         pool.set_failure(None);
+        let settings = pool.settings();
+        let differ = settings.hosts.len() > 1;
         let settable = login.parameters.iter().filter(|(n, _)| params::is_settable(n));
+        let settable = settable.filter(|(n, _)| !differ || !params::is_of_some_versions(n));
         let pairs = settable.map(|(n, v)| (n.as_str(), v.as_str()));
         let label = self.process.shared.labels.intern(Params::from_pairs(pairs));
         pool.set_welcome(Welcome { parameters: login.parameters.clone(), label: Arc::clone(&label) });
@@ -290,7 +293,6 @@ impl Worker {
         if let Some(shard) = self.shards.get_mut(index) {
             shard.servers += 1;
         }
-        let settings = pool.settings();
         let info = ServerInfo {
             cancel_target: login.cancel_target,
             key: login.key,
@@ -310,6 +312,7 @@ impl Worker {
             id,
             session_client: false,
             routed: Routed::default(),
+            catalog: pool.database.catalogs.of(&login.host, login.port),
             generation,
             pending: login.leftover,
             since: self.now,
@@ -336,7 +339,7 @@ impl Worker {
         tracing::warn!(
             database = pool.key.database,
             user = pool.key.user,
-            host = settings.connect.address.host,
+            host = settings.host_text(),
             port = settings.connect.address.port,
             "server login failed: {}; next attempt in {:?}",
             Printable(message.strip_prefix("server login failed: ").unwrap_or(&message)),

@@ -278,7 +278,7 @@ impl Worker {
         };
         let Some(shard) = self.shards.get_mut(client.shard) else { return input.len() };
         let max_statements = shard.tracked_statements(client.mode);
-        let hidden = shard.hidden(client.mode, self.config.settings.session_functions);
+        let hidden = shard.hidden(client.mode, self.config.settings.session_functions, &server.catalog);
         let mut staging = std::mem::take(&mut self.staging);
         staging.clear();
         let mut out = Outgoing::new(input, &mut staging);

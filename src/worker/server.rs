@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::{conn::Conn, long::Pace, message::CancelJob, pins::Pin, routed::Routed};
-use crate::{pool::Pool, protocol::BackendKeyData, server::CancelTarget, session::state::ServerSession};
+use crate::{
+    cluster::CatalogState, pool::Pool, protocol::BackendKeyData, server::CancelTarget,
+    session::state::ServerSession,
+};
 
 /// Where a server stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub(crate) struct Server {
     /// The pool's shard on this worker.
     pub(crate) shard: usize,
     pub(crate) routed: Routed,
+    /// What is known of its host's catalog, where the database has no nodes.
+    pub(crate) catalog: Arc<CatalogState>,
     /// Unique in the process.
     pub(crate) id: u64,
     /// Its client has it until it leaves (pool mode `session`).

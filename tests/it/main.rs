@@ -23,6 +23,7 @@ mod harness;
 mod hba;
 mod held_requests;
 mod hidden_state;
+mod hosts;
 mod limits;
 mod listeners;
 mod logins;

@@ -51,10 +51,10 @@ const DEVIATIONS: &[[&str; 4]] = &[
         "`workers` (pooler.toml)",
     ],
     [
-        "Hosts",
-        "Lists, abstract unix sockets",
-        "Refused: a list says nothing of roles",
-        "`nodes` (pooler.toml)",
+        "Lists of hosts",
+        "One that cannot be reached keeps the pool waiting for `server_login_retry` each time it has its turn",
+        "It is passed over at once, or when it has not answered after a second, and tried again after 100 ms, doubled up to `server_login_retry`",
+        "`nodes` (pooler.toml) for a primary and its replicas",
     ],
     [
         "Names with several addresses",

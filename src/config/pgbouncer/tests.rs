@@ -9,7 +9,10 @@ use super::{
     reader::defaults,
 };
 use crate::{
-    config::{AuthType, Change, Config, Database, PoolMode, Settings, User, settings::SETTINGS},
+    config::{
+        AuthType, Change, Config, Database, LoadBalanceHosts, NodeAddress, PoolMode, Settings, User,
+        settings::SETTINGS,
+    },
     error::Secret,
 };
 
@@ -294,7 +297,7 @@ fn connect_strings_are_read() {
     let text = "[databases]\n\
         plain = host=h\n\
         nothing =\n\
-        full = dbname=d host=::1 port=7 user=u password='p ''q' client_encoding=UTF8 datestyle=ISO timezone=UTC \
+        full = dbname=d host=::1,@x,::1 port=7 user=u password='p ''q' client_encoding=UTF8 datestyle=ISO timezone=UTC \
                application_name=x pool_size=3 min_pool_size=1 reserve_pool=2 max_db_connections=4 \
                max_db_client_connections=5 pool_mode=TRANSACTION connect_query='select 1' query_wait_timeout=0 \
                server_lifetime=60 load_balance_hosts=disable\n\
@@ -320,6 +323,8 @@ fn connect_strings_are_read() {
         [("application_name", "x"), ("client_encoding", "UTF8"), ("DateStyle", "ISO"), ("TimeZone", "UTC")];
     let full = Database {
         port: 7,
+        hosts: ["::1", "@x", "::1"].map(|host| NodeAddress::new(host, 7)).to_vec(),
+        load_balance_hosts: LoadBalanceHosts::Disable,
         dbname: Some("d".to_owned()),
         user: Some("u".to_owned()),
         password: Some(Secret("p 'q".to_owned())),
@@ -398,8 +403,15 @@ fn every_problem_is_told_with_its_line_and_remedy_and_without_secrets() {
             "[databases]\na=password='s3cret\n",
             "p.ini:2: syntax error in connection string of database \"a\"\n",
         ),
-        ("[databases]\na=host=a,b\n", "p.ini:2: database \"a\": host is a list, which is not supported\n"),
-        ("[databases]\na=host=@x\n", "p.ini:2: database \"a\": abstract unix sockets are not supported\n"),
+        (
+            "[databases]\na=host=a,,b\n",
+            "p.ini:2: database \"a\": invalid list of hosts\n  write 1 to 64 hosts",
+        ),
+        ("[databases]\na=host=a,b port=1,2\n", "p.ini:2: database \"a\": invalid port\n"),
+        (
+            "[databases]\na=host=a load_balance_hosts=random\n",
+            "p.ini:2: database \"a\": invalid value for load_balance_hosts\n",
+        ),
         ("[databases]\na=port=70000\n", "p.ini:2: database \"a\": invalid port\n"),
         ("[databases]\na=pool_size=x\n", "p.ini:2: database \"a\": invalid value for pool_size\n"),
         ("[databases]\na=pool_mode=x\n", "p.ini:2: database \"a\": invalid pool mode: x\n"),
