@@ -97,7 +97,7 @@ impl Lookups {
         {
             return Ok(Found::Secret(secret.clone()));
         }
-        let specs = lookup_specs(Context { config, tls }, &lookup.database, &lookup.auth_user);
+        let specs = lookup_specs(Context { config, tls, names: None }, &lookup.database, &lookup.auth_user);
         let place = (lookup.database.name.clone(), lookup.auth_user.clone());
         let source = Arc::clone(lock(&self.sources).entry(place.clone()).or_default());
         let asked_at = Instant::now();

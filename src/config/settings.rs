@@ -205,6 +205,15 @@ settings! {
         server_reset_query: String = "DISCARD ALL", Text, Live;
         /// Run `server_reset_query` in the other pool modes too.
         server_reset_query_always: bool = "false", Flag, Live;
+        /// How long the addresses of a server's host name are used before it is looked up again (the times that name servers give
+        /// are not known). New connections begin with each of them in turn; connections to addresses that are gone from the
+        /// answer are closed when they are free. When no address can be reached, the next connection looks again. Names of
+        /// `nodes` are looked up for each connection, and theirs stay.
+        dns_max_ttl: Duration = "15s", Time, Live;
+        /// How long it counts that a host name could not be looked up.
+        dns_nxdomain_ttl: Duration = "15s", Time, Live;
+        /// How often all host names that have been used are looked up again, although nobody asks for new connections; 0: never.
+        dns_zone_check_period: Duration = "0", Time, Live, "PgBouncer asks for the serial numbers of zones first.";
     }
     "Replicas" {
         /// Where requests go in databases that have `nodes`: `auto` (what only reads to replicas, everything else to the

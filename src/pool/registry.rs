@@ -15,13 +15,15 @@ use crate::{
     config::{Config, Database, NodeAddress, User},
     error::Secret,
     net::tls::ServerTls,
-    server::{ConnectSpec, Credentials, Keepalive, ServerAddress},
+    server::{ConnectSpec, Credentials, Keepalive, Names, ServerAddress},
 };
 
 /// The pools, by key.
 #[derive(Debug)]
 pub struct Pools {
     workers: usize,
+    /// Of hosts.
+    pub names: Arc<Names>,
     inner: Mutex<Inner>,
 }
 
@@ -49,12 +51,14 @@ struct Inner {
 pub struct Context<'a> {
     pub config: &'a Config,
     pub tls: &'a Arc<ServerTls>,
+    /// Where host names are looked up; `None`: anew each time.
+    pub names: Option<&'a Arc<Names>>,
 }
 
 impl Pools {
     /// None yet.
     pub fn new(workers: usize) -> Self {
-        Self { workers, inner: Mutex::default() }
+        Self { workers, names: Arc::default(), inner: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -69,7 +73,7 @@ impl Pools {
     {
         let mut inner = self.lock();
         let (config, tls) = live();
-        let context = Context { config: &config, tls: &tls };
+        let context = Context { config: &config, tls: &tls, names: Some(&self.names) };
         let current = config.resolve_database(&database.name);
         if let Some(current) = &current {
             inner.renew_early(context, current, self.workers);
@@ -448,6 +452,8 @@ fn settings(
         sslmode: config.server_tls_sslmode(database),
         tls: Arc::clone(context.tls),
         keepalive: Keepalive::of(global),
+        // Nodes are looked at all the time: what is true of them now counts.
+        names: context.names.filter(|_| node.is_none()).cloned(),
     };
     let hosts: Arc<[ServerAddress]> = match node {
         Some(node) => [address(node)].into(),

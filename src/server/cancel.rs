@@ -42,7 +42,7 @@ pub async fn cancel(
         return Err(CancelError::NoKey);
     }
     let name = || target.endpoint.to_string();
-    bounded(timeout, name, |_| Box::pin(send(target, key))).await?;
+    bounded(timeout, name, Box::pin(send(target, key))).await?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod connect;
 mod error;
 mod listening;
 mod login;
+mod names;
 mod own;
 mod race;
 mod wire;
@@ -17,6 +18,7 @@ pub use cancel::{CancelError, CancelTarget, cancel};
 pub use connect::connect;
 pub use error::{ConnectError, Failure, ServerError};
 pub use listening::{Heard, ListeningSession, Notification, Notifications};
+pub use names::{KnownName, Names};
 pub use own::{OwnSession, QueryError, Row};
 pub use race::first_of;
 
@@ -40,6 +42,8 @@ pub struct ServerAddress {
     /// TLS settings towards servers; shared by all databases.
     pub tls: Arc<ServerTls>,
     pub keepalive: Keepalive,
+    /// Where its name is looked up; `None`: anew for each connection.
+    pub names: Option<Arc<Names>>,
 }
 
 impl ServerAddress {

@@ -293,9 +293,11 @@ impl Worker {
         if let Some(shard) = self.shards.get_mut(index) {
             shard.servers += 1;
         }
+        let catalog = pool.database.catalogs.of(&login.host, login.port);
         let info = ServerInfo {
             cancel_target: login.cancel_target,
             key: login.key,
+            host: login.host,
             peer: login.peer,
             peer_port: login.peer_port,
             local: login.local,
@@ -312,7 +314,8 @@ impl Worker {
             id,
             session_client: false,
             routed: Routed::default(),
-            catalog: pool.database.catalogs.of(&login.host, login.port),
+            catalog,
+            obsolete: false,
             generation,
             pending: login.leftover,
             since: self.now,
@@ -328,6 +331,9 @@ impl Worker {
             deferred_cancels: Vec::new(),
             info: Box::new(info),
         });
+        if let Some(server) = self.servers.get_mut(slot) {
+            server.look_at_name(&self.process.pools.names);
+        }
         self.freed.push_back(slot);
     }
 

@@ -39,6 +39,9 @@ use crate::{
 /// So long the first clients of a database wait for its catalog.
 const FUNCTIONS_WITHIN: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether names are to be looked up.
+const NAMES_TICK: Duration = Duration::from_millis(200);
+
 /// Most worker threads.
 pub(crate) const MAX_WORKERS: usize = 1024;
 
@@ -120,6 +123,8 @@ impl Process {
         logins: Arc<LoginShared>,
         runtime: Handle,
     ) -> Self {
+        let pools = Pools::new(workers.len());
+        pools.names.configure(&live.config.settings);
         let random = SystemRandom::new();
         let mut token = [0; 4];
         // Only makes names differ between processes; zeros would do too.
@@ -127,7 +132,7 @@ impl Process {
         Self {
             clock: Clock::new(),
             shared: Shared { registry: Registry::new(u32::from_ne_bytes(token)), labels: Labels::default() },
-            pools: Pools::new(workers.len()),
+            pools,
             directory: Directory::default(),
             discovery: Discovery::default(),
             listeners: Listeners::default(),
@@ -153,8 +158,14 @@ impl Process {
         Arc::clone(&self.live.read().unwrap_or_else(PoisonError::into_inner).config)
     }
 
+    /// What pools are made of.
+    pub(crate) fn context<'a>(&'a self, live: &'a Live) -> Context<'a> {
+        Context { config: &live.config, tls: &live.server_tls, names: Some(&self.pools.names) }
+    }
+
     /// Replaces configuration and TLS.
     pub(crate) fn set_live(&self, live: Live) {
+        self.pools.names.configure(&live.config.settings);
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
     }
 
@@ -254,7 +265,7 @@ impl Process {
     /// Puts the configuration in force for pools and workers. Returns the databases that are gone.
     pub(crate) fn renew_pools(self: &Arc<Self>, tls_changed: bool) -> Vec<String> {
         let live = self.live();
-        let context = Context { config: &live.config, tls: &live.server_tls };
+        let context = self.context(&live);
         let reloaded = self.pools.reload(context, tls_changed);
         self.take_in(&reloaded.renewed);
         // Other hosts have other catalogs.
@@ -382,6 +393,31 @@ impl Process {
                 && let Some(handle) = self.workers.get(other)
             {
                 handle.send(Message::Grow { pool: Arc::clone(pool) });
+            }
+        }
+    }
+}
+
+/// Looks host names up now and then, if the configuration says so, and lets the workers know when addresses have gone.
+pub(crate) async fn keep_names(process: Weak<Process>) {
+    let mut looked = Instant::now();
+    loop {
+        let Some(this) = process.upgrade() else { return };
+        let names = Arc::clone(&this.pools.names);
+        let gone = names.gone();
+        tokio::pin!(gone);
+        gone.as_mut().enable();
+        let period = this.config().settings.dns_zone_check_period;
+        if !period.is_zero() && looked.elapsed() >= period {
+            looked = Instant::now();
+            names.look_all_up_again().await;
+        }
+        drop(this);
+        if tokio::time::timeout(NAMES_TICK, gone).await.is_ok()
+            && let Some(this) = process.upgrade()
+        {
+            for worker in &this.workers {
+                worker.send(Message::NamesChanged);
             }
         }
     }

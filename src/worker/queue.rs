@@ -419,6 +419,8 @@ impl Worker {
         let entry = self.servers.vacant_entry();
         let slot = entry.key();
         let token = super::server_token(slot, server.id);
+        // It may have been told of on the way.
+        server.look_at_name(&self.process.pools.names);
         let attached = server.conn.wire().attach(self.poll.registry(), token);
         server.conn.look_again();
         // What others have notified there has been heard on another worker, if at all.

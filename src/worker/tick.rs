@@ -216,8 +216,8 @@ impl Worker {
     fn check_idle_server(&self, slot: usize, server: &Server, age: u64) -> Option<Expired> {
         let settings = &self.config.settings;
         let keep = self.shards.get(server.shard).map_or(0, |s| s.settings.min_size);
-        let reason = if !server.pool.is_current(server.generation) {
-            "database configuration changed"
+        let reason = if let Some(reason) = server.why_outdated() {
+            reason
         } else if self.now >= server.expires {
             "server lifetime over"
         } else if server.pool.over_limit() {

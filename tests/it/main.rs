@@ -30,6 +30,7 @@ mod logins;
 mod lookups;
 mod memory;
 mod modes;
+mod names;
 mod node_lists;
 mod notices;
 mod notifications;

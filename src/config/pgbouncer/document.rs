@@ -58,9 +58,9 @@ const DEVIATIONS: &[[&str; 4]] = &[
     ],
     [
         "Names with several addresses",
-        "In turns; connections to those that are gone from DNS are closed",
-        "The first that answers, looked up for each connection; connections stay",
-        "RECONNECT after a change",
+        "In turns, IPv4 and IPv6 alike",
+        "In turns, but only those of the kind that the system prefers; one that cannot be reached, or does not answer within a second, is passed over. Names are looked up as the system does it, and again when no address can be reached",
+        "`dns_max_ttl`",
     ],
     [
         "TLS",
@@ -156,8 +156,14 @@ const DEVIATIONS: &[[&str; 4]] = &[
     ],
     ["SUSPEND, SHOW FDS", "There up to 1.25", "Not there", ""],
     [
-        "SHOW MEM, PEERS, PEER_POOLS, DNS_HOSTS, DNS_ZONES",
-        "Rows of objects in memory, peers, DNS",
+        "`dns_zone_check_period`",
+        "How often serial numbers of zones are asked for, and the names of those that have changed looked up",
+        "How often names are looked up although nobody asks for connections",
+        "",
+    ],
+    [
+        "SHOW MEM, PEERS, PEER_POOLS, DNS_ZONES",
+        "Rows of objects in memory, peers, zones",
         "No rows: there is nothing of that",
         "",
     ],

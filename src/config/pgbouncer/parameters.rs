@@ -61,7 +61,6 @@ const fn fixed(name: &'static str, default: &'static str, form: Form, meaning: M
 const OFF: &[&str] = &["0"];
 const NONE: &[&str] = &[""];
 const CURVES: &str = "X25519, P-256 and P-384 are always offered";
-const DNS: &str = "names are looked up, as the system does it, for each connection";
 const PEERS: &str = "remove peer_id, [peers] and so_reuseport, and run one process: it uses all cores, and knows every cancel key";
 
 /// Every setting.
@@ -93,9 +92,9 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     null("conffile", Text, Own),
     live("default_pool_size", "20", Int, Same),
     fixed("disable_pqexec", "0", Flag, Only(OFF, "remove it: the simple protocol is always served")),
-    live("dns_max_ttl", "15", Time, Unused(DNS)),
-    live("dns_nxdomain_ttl", "15", Time, Unused(DNS)),
-    live("dns_zone_check_period", "0", Time, Unused(DNS)),
+    live("dns_max_ttl", "15", Time, Same),
+    live("dns_nxdomain_ttl", "15", Time, Same),
+    live("dns_zone_check_period", "0", Time, Same),
     live("idle_transaction_timeout", "0", Time, Same),
     live("ignore_startup_parameters", "", Text, Same),
     fixed("job_name", "pgbouncer", Text, Unused("a name for services of Windows")),
