@@ -18,7 +18,6 @@ const FOREIGN: &[(&str, &str)] = &[
     ("tcp_defer_accept", "remove it"),
     ("tcp_socket_buffer", "the kernel tunes it; remove it"),
     ("track_extra_parameters", "every parameter that the server reports is tracked; remove it"),
-    ("server_fast_close", "remove it"),
     ("listen_address", "it is called listen_addr"),
     ("max_connections", "clients: max_client_conn; servers: max_db_connections"),
     ("auth_ldap_options", "not supported; set auth_type"),

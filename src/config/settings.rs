@@ -205,6 +205,9 @@ settings! {
         server_reset_query: String = "DISCARD ALL", Text, Live;
         /// Run `server_reset_query` in the other pool modes too.
         server_reset_query_always: bool = "false", Flag, Live;
+        /// End clients that keep a server between transactions (session mode, `SHOW PINS`) when that is not to be used again (after
+        /// RECONNECT, changed settings, addresses that are gone), as soon as no transaction is open.
+        server_fast_close: bool = "false", Flag, Live;
         /// How long the addresses of a server's host name are used before it is looked up again (the times that name servers give
         /// are not known). New connections begin with each of them in turn; connections to addresses that are gone from the
         /// answer are closed when they are free. When no address can be reached, the next connection looks again. Names of
@@ -247,6 +250,8 @@ settings! {
         query_timeout: Duration = "0", Time, Live;
         /// How long a client waits for a server before it gets an error; 0: for ever.
         query_wait_timeout: Duration = "2min", Time, Live;
+        /// After so long a client that waits for a server is told so, once, by a NOTICE; 0: never.
+        query_wait_notify: Duration = "0", Time, Live, "In PgBouncer 5: many programs print what they are told.";
         /// A transaction that takes longer is ended, with its connections; 0: no limit.
         transaction_timeout: Duration = "0", Time, Live;
         /// A client that does nothing inside a transaction for longer is disconnected; 0: never.
@@ -280,6 +285,10 @@ settings! {
         ignore_startup_parameters: Vec<String> = "", List, Live, "PgBouncer refuses unknown startup parameters unless they are listed here.";
         /// Add the client's address to the `application_name` that it starts with, as `psql - 192.0.2.1:41234`.
         application_name_add_host: bool = "false", Flag, Live;
+        /// A NOTICE for clients that have logged in; empty: none.
+        login_notify_message: String = "", Text, Live;
+        /// Refuse queries of the simple protocol, which can hold several statements: whoever sends one is disconnected.
+        disable_pqexec: bool = "false", Flag, Restart;
     }
     "Authentication" {
         /// How clients prove who they are: `scram-sha-256` (with channel binding over TLS), `md5` (SCRAM for

@@ -23,7 +23,10 @@ use crate::{
     error::{Printable, Report as _},
     net::wire::Wire,
     pool::{Failure, Pool, Welcome},
-    protocol::{BackendKeyData, ProtocolVersion, encode},
+    protocol::{
+        BackendKeyData, ProtocolVersion,
+        encode::{self, Severity},
+    },
     server::{self, ConnectError, ServerLogin},
     session::{
         params::{self, Label, Params},
@@ -107,6 +110,7 @@ impl Worker {
             wanted: Params::from_pairs(login.parameters.iter().map(|(n, v)| (n.as_str(), v.as_str()))),
             unsent: login.unsent,
             connected_at: self.process.clock.unix_micros(),
+            told_of: 0,
             stuck_since: 0,
             _permit: login.permit,
         };
@@ -154,6 +158,10 @@ impl Worker {
             encode::parameter_status(&mut bytes, name, value);
         }
         encode::backend_key_data(&mut bytes, &key);
+        let notice = &self.config.settings.login_notify_message;
+        if !notice.is_empty() {
+            encode::error(&mut bytes, Severity::Notice, "00000", notice, None, None);
+        }
         encode::ready_for_query(&mut bytes, b'I');
         client.state = ClientState::Idle;
         client.since = self.now;

@@ -21,7 +21,7 @@ use crate::{
     session::{
         downstream::write_synthetic,
         outgoing::Outgoing,
-        upstream::{Stop, Upstream},
+        upstream::{NO_SIMPLE_QUERIES, Stop, Upstream},
     },
     worker::release::ClientError,
 };
@@ -195,6 +195,10 @@ impl Worker {
                     self.close_client(slot, "client close request");
                     return input.len();
                 }
+                Request::Work if self.config.settings.disable_pqexec && rest.first() == Some(&fe::QUERY) => {
+                    self.fail_client(slot, &ClientError::Protocol(NO_SIMPLE_QUERIES.to_owned()));
+                    return input.len();
+                }
                 Request::Work => {
                     let skips = client.routing.as_ref().is_some_and(|routing| routing.own.skips());
                     if let Some(refusal) = client.aborted.filter(|_| !skips) {
@@ -307,6 +311,7 @@ impl Worker {
             listens,
             heard,
             lacks: None,
+            simple: !self.config.settings.disable_pqexec,
             refuses: server.routed.own,
         };
         let (used, stop) = upstream.translate(input, &mut out);
