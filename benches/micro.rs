@@ -116,6 +116,7 @@ impl Session {
             listens: true,
             heard: true,
             lacks: None,
+            simple: true,
             refuses: false,
         };
         upstream.translate(request, &mut out);

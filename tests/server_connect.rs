@@ -50,6 +50,7 @@ fn spec(cluster: &Cluster, sslmode: SslMode, settings: &Settings) -> ConnectSpec
                 count: 3,
                 user_timeout: Duration::from_secs(30),
             },
+            names: None,
         },
         user: "trusted".to_owned(),
         database: "postgres".to_owned(),

@@ -25,7 +25,7 @@ use crate::{
     worker::{
         Worker, memory,
         message::{Message, WorkerHandle},
-        process::{Live, MAX_WORKERS, Process},
+        process::{Live, MAX_WORKERS, Process, keep_names},
     },
 };
 
@@ -199,6 +199,7 @@ async fn listen_until_stopped(
     let _pidfile = settings.pidfile.as_deref().map(PidFile::write).transpose()?;
     let commands = Arc::new(Commands::new(Arc::clone(process), source, apply_log));
     process.discover();
+    tokio::spawn(keep_names(Arc::downgrade(process)));
     for listener in listeners {
         tracing::info!("listening on {}", listener.name);
         tokio::spawn(listener::accept_loop(listener, Arc::clone(process), Arc::clone(&commands)));

@@ -18,11 +18,13 @@ use crate::{
     error::{Printable, Secret},
     net::tls::ServerTls,
     pool::registry::{Context, lookup_specs},
-    server::{ConnectError, ConnectSpec, OwnSession, QueryError, Row},
+    server::{ConnectError, ConnectSpec, OwnSession, QueryError, Row, first_of},
 };
 
 /// A session that nobody has needed for so long is closed.
 const IDLE: Duration = Duration::from_secs(10);
+/// So long a server may take to let pooler in before the next one is tried as well.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Longest time for an answer.
 const ANSWER: Duration = Duration::from_secs(15);
 /// SQLSTATE invalid_catalog_name.
@@ -95,7 +97,7 @@ impl Lookups {
         {
             return Ok(Found::Secret(secret.clone()));
         }
-        let specs = lookup_specs(Context { config, tls }, &lookup.database, &lookup.auth_user);
+        let specs = lookup_specs(Context { config, tls, names: None }, &lookup.database, &lookup.auth_user);
         let place = (lookup.database.name.clone(), lookup.auth_user.clone());
         let source = Arc::clone(lock(&self.sources).entry(place.clone()).or_default());
         let asked_at = Instant::now();
@@ -192,17 +194,16 @@ impl Source {
                 answer => return self.keep(&mut asking, spec, session, answer),
             }
         }
-        let mut failed = None;
-        for spec in specs {
-            match OwnSession::connect(spec).await {
-                Ok(mut session) => {
-                    let answer = session.query_with(sql, user, ANSWER).await;
-                    return self.keep(&mut asking, spec.clone(), session, answer);
-                }
-                Err(error) => failed = Some(error),
-            }
-        }
-        Err(failed.map_or(QueryError::Protocol("no server is known"), QueryError::from))
+        let attempts = specs.iter().cloned().map(|spec| {
+            let attempt = async move {
+                let session = OwnSession::connect(&spec).await?;
+                Ok((spec, session))
+            };
+            (PATIENCE, attempt)
+        });
+        let (_, (spec, mut session)) = first_of(attempts, |_, _| {}).await?;
+        let answer = session.query_with(sql, user, ANSWER).await;
+        self.keep(&mut asking, spec, session, answer)
     }
 
     fn keep(

@@ -283,7 +283,7 @@ fn one_database(reader: &mut Reader<'_>, database: &Database) {
     if database.host.contains(',') {
         let problem = reader.at(&table, "host", "host is a list");
         reader.problems.push(
-            problem.remedy("give one host, or a primary and its replicas as nodes = [\"db1\", \"db2\"]"),
+            problem.remedy("write host = [\"db1\", \"db2\"] if any will do for any request, or nodes = [\"db1\", \"db2\"] for a primary and its replicas"),
         );
     }
     let size = database.pool_size.unwrap_or(settings.default_pool_size);
@@ -307,8 +307,11 @@ pub(super) fn own_address(settings: &Settings, database: &Database) -> Option<St
     let listens_here = |address: &String| {
         LOOPBACK.contains(&address.as_str()) || ["*", "0.0.0.0", "::"].contains(&address.as_str())
     };
-    let own = database.port == settings.listen_port
-        && LOOPBACK.contains(&database.host.as_str())
-        && settings.listen_addr.iter().any(listens_here);
-    own.then(|| format!("{}:{} is where pooler itself listens", database.host, database.port))
+    let places = database.places();
+    let own = places.iter().find(|place| {
+        place.port == settings.listen_port
+            && LOOPBACK.contains(&place.host.as_str())
+            && settings.listen_addr.iter().any(listens_here)
+    });
+    own.map(|place| format!("{place} is where pooler itself listens"))
 }

@@ -84,6 +84,8 @@ fn missing<T>(here: &BTreeMap<String, Arc<T>>, there: &BTreeMap<String, Arc<T>>)
 fn same_connection(a: &Database, b: &Database) -> bool {
     a.host == b.host
         && a.port == b.port
+        && a.hosts == b.hosts
+        && a.load_balance_hosts == b.load_balance_hosts
         && a.nodes == b.nodes
         && a.patroni == b.patroni
         && a.server_dbname() == b.server_dbname()

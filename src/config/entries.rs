@@ -6,18 +6,21 @@
 use std::path::PathBuf;
 
 use super::{
-    Database, NodeAddress, PatroniApi, User,
-    settings::{CONSISTENCIES, POOL_MODES, ROUTES, SSL_MODES},
+    Database, LoadBalanceHosts, NodeAddress, PatroniApi, User,
+    settings::{CONSISTENCIES, LOAD_BALANCES, POOL_MODES, ROUTES, SSL_MODES},
     table::{Change, Row},
-    value::{COUNT, Codec, FilePath, Name, Nodes, Number, Password, PatroniApis, Text, Time},
+    value::{
+        COUNT, Codec, FilePath, HostName, Hosts, Name, Nodes, Number, Password, PatroniApis, Text, Time,
+    },
 };
 use crate::error::Secret;
 
 /// `[databases.NAME]` as written.
 #[derive(Debug, Default)]
 pub(super) struct DatabaseEntry {
-    pub host: Option<String>,
+    pub host: Option<Vec<HostName>>,
     pub port: Option<u16>,
+    pub load_balance_hosts: Option<LoadBalanceHosts>,
     pub nodes: Option<Vec<NodeAddress>>,
     pub patroni: Option<Vec<PatroniApi>>,
     pub url: Option<Secret<String>>,
@@ -65,10 +68,16 @@ macro_rules! keys {
 }
 
 keys! { DATABASE_KEYS: DatabaseEntry {
-    /// Host name or IP address of the server, or the directory of its unix socket (starts with `/`).
-    /// Required, here or in `url`.
-    host => host, Name, "Required; PgBouncer takes the unix socket when it is missing, and takes a list of hosts (see `nodes`).";
-    /// Port of the server. 5432 if not given.
+    /// Host name or IP address of the server, or the directory of its unix socket (starts with `/`, or with `@` if it is an
+    /// abstract one). Required, here or in `url`. A list of hosts (`["db1", "db2:5433"]`) stands for servers of which any will
+    /// do for any request, as for PgBouncer: nothing is found out about their roles (see `nodes`). New connections go to
+    /// each in turn (see `load_balance_hosts`); one that cannot be reached, or has not answered after a second, is
+    /// passed over at once and tried again after a pause, up to `server_login_retry`.
+    host => host, Hosts, "Required; PgBouncer takes the unix socket when it is missing. It passes over no host that cannot be reached.";
+    /// Which host of a list the next connection goes to: `round-robin` (each in turn) or `disable` (the same, until it cannot
+    /// be reached).
+    load_balance_hosts => load_balance_hosts, LOAD_BALANCES;
+    /// Port of the server, or of the hosts of a list that are given without one. 5432 if not given.
     port => port, Number(1..=u16::MAX);
     /// Instead of `host` and `port`: a primary and its streaming replicas, in any order. Which one is the primary is found
     /// out, also after a failover. Reads go to replicas (see `route` and `read_consistency`). A name whose addresses are

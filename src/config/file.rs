@@ -18,7 +18,7 @@ use toml::{
 };
 
 use super::{
-    Config, Database, Peer, check,
+    Config, Database, NodeAddress, Peer, check,
     entries::{DATABASE_KEYS, DatabaseEntry, PEER_KEYS, PeerEntry, USER_KEYS, UserEntry},
     foreign::{self, Table},
     interpolate::{Environment, interpolate, process_environment},
@@ -266,12 +266,15 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        if let Some(host) = entry.host {
-            database.host = host;
-        }
         if let Some(port) = entry.port {
             database.port = port;
         }
+        if let Some(hosts) = entry.host {
+            let hosts =
+                hosts.into_iter().map(|host| NodeAddress::new(host.host, host.port.unwrap_or(database.port)));
+            database.set_hosts(hosts.collect());
+        }
+        database.load_balance_hosts = entry.load_balance_hosts.unwrap_or_default();
         if let Some(nodes) = entry.nodes {
             self.refuse_beside(table, "nodes", &["host", "port", "patroni"]);
             if let Some(first) = nodes.first() {

@@ -18,14 +18,9 @@ const FOREIGN: &[(&str, &str)] = &[
     ("tcp_defer_accept", "remove it"),
     ("tcp_socket_buffer", "the kernel tunes it; remove it"),
     ("track_extra_parameters", "every parameter that the server reports is tracked; remove it"),
-    ("server_fast_close", "remove it"),
     ("listen_address", "it is called listen_addr"),
     ("max_connections", "clients: max_client_conn; servers: max_db_connections"),
     ("auth_ldap_options", "not supported; set auth_type"),
-    ("load_balance_hosts", "not supported yet; name one host"),
-    ("dns_max_ttl", "names are looked up for each connection; for nodes there is node_discovery_interval"),
-    ("dns_nxdomain_ttl", "names are looked up for each connection; remove it"),
-    ("dns_zone_check_period", "names are looked up for each connection; remove it"),
     ("resolv_conf", "names are looked up as the system does it; remove it"),
 ];
 

@@ -175,6 +175,21 @@ pub enum Currval {
     Session,
 }
 
+/// Which of several hosts the next connection goes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoadBalanceHosts {
+    /// Each in turn.
+    #[default]
+    RoundRobin,
+    /// The same, until it cannot be reached.
+    Disable,
+}
+
+impl LoadBalanceHosts {
+    /// How each is written.
+    pub const WORDS: &[(&str, Self)] = &[("disable", Self::Disable), ("round-robin", Self::RoundRobin)];
+}
+
 /// What a read must have seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadConsistency {
@@ -235,9 +250,13 @@ pub fn word_of<T: PartialEq>(value: &T, words: &[(&'static str, T)]) -> Option<&
 pub struct Database {
     /// Name that clients ask for.
     pub name: String,
-    /// Host names, IP addresses, or a directory of a unix socket (starts with `/`).
+    /// Host name, IP address, directory of a unix socket (starts with `/`), or the same of an abstract one (`@`).
     pub host: String,
     pub port: u16,
+    /// All hosts if there are several, of which nothing is known but that any will do; the first one is `host` and `port`.
+    pub hosts: Vec<NodeAddress>,
+    /// Which of them the next connection goes to.
+    pub load_balance_hosts: LoadBalanceHosts,
     /// A primary and its replicas, whichever is which; the first one is `host` and `port`. Empty: one server.
     pub nodes: Vec<NodeAddress>,
     /// REST APIs that tell the nodes instead.
@@ -313,6 +332,8 @@ impl Default for Database {
             name: String::new(),
             host: String::new(),
             port: 5432,
+            hosts: Vec::new(),
+            load_balance_hosts: LoadBalanceHosts::default(),
             nodes: Vec::new(),
             patroni: Vec::new(),
             route: None,

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Config, Database, PoolMode, ReadConsistency, Route, SslMode, User,
+    Config, Database, NodeAddress, PoolMode, ReadConsistency, Route, SslMode, User,
     file::{LONGEST_NAME, RESERVED},
 };
 
@@ -145,6 +145,32 @@ impl Database {
     /// Whether it has a primary and replicas.
     pub fn has_nodes(&self) -> bool {
         !self.nodes.is_empty() || !self.patroni.is_empty()
+    }
+
+    /// Where its servers are: one place, or several of which any will do.
+    pub fn places(&self) -> Vec<NodeAddress> {
+        match self.hosts.as_slice() {
+            [] => vec![NodeAddress::new(self.host.clone(), self.port)],
+            hosts => hosts.to_vec(),
+        }
+    }
+
+    /// Sets where its servers are.
+    pub(super) fn set_hosts(&mut self, hosts: Vec<NodeAddress>) {
+        if let Some(first) = hosts.first() {
+            self.host.clone_from(&first.host);
+            self.port = first.port;
+        }
+        self.hosts = if hosts.len() > 1 { hosts } else { Vec::new() };
+    }
+
+    /// Its host or hosts, as SHOW tells them.
+    pub fn host_text(&self) -> String {
+        let text = |place: &NodeAddress| match place.port == self.port {
+            true => place.host.clone(),
+            false => place.to_string(),
+        };
+        self.places().iter().map(text).collect::<Vec<_>>().join(",")
     }
 
     /// Name of the database at the server.

@@ -6,8 +6,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    AuthType, ClientPlacement, Currval, LogFormat, PoolMode, ReadConsistency, Route, SessionFunctions,
-    SessionState, SslMode,
+    AuthType, ClientPlacement, Currval, LoadBalanceHosts, LogFormat, PoolMode, ReadConsistency, Route,
+    SessionFunctions, SessionState, SslMode,
     table::{Change, Row, SettingError, default_of, find},
     value::{
         AtLeast, Bytes, COUNT, Choice, Codec, FilePath, Flag, Input, List, Mode, Number, Text, Time, Word,
@@ -19,6 +19,7 @@ pub(super) const POOL_MODES: Choice<PoolMode> = Choice(&[
     ("transaction", PoolMode::Transaction),
     ("statement", PoolMode::Statement),
 ]);
+pub(super) const LOAD_BALANCES: Choice<LoadBalanceHosts> = Choice(LoadBalanceHosts::WORDS);
 pub(super) const ROUTES: Choice<Route> = Choice(Route::WORDS);
 pub(super) const CONSISTENCIES: Choice<ReadConsistency> = Choice(ReadConsistency::WORDS);
 pub(super) const SSL_MODES: Choice<SslMode> = Choice(&[
@@ -208,6 +209,18 @@ settings! {
         server_reset_query: String = "DISCARD ALL", Text, Live;
         /// Run `server_reset_query` in the other pool modes too.
         server_reset_query_always: bool = "false", Flag, Live;
+        /// End clients that keep a server between transactions (session mode, `SHOW PINS`) when that is not to be used again (after
+        /// RECONNECT, changed settings, addresses that are gone), as soon as no transaction is open.
+        server_fast_close: bool = "false", Flag, Live;
+        /// How long the addresses of a server's host name are used before it is looked up again (the times that name servers give
+        /// are not known). New connections begin with each of them in turn; connections to addresses that are gone from the
+        /// answer are closed when they are free. When no address can be reached, the next connection looks again. Names of
+        /// `nodes` are looked up for each connection, and theirs stay.
+        dns_max_ttl: Duration = "15s", Time, Live;
+        /// How long it counts that a host name could not be looked up.
+        dns_nxdomain_ttl: Duration = "15s", Time, Live;
+        /// How often all host names that have been used are looked up again, although nobody asks for new connections; 0: never.
+        dns_zone_check_period: Duration = "0", Time, Live, "PgBouncer asks for the serial numbers of zones first.";
     }
     "Replicas" {
         /// Where requests go in databases that have `nodes`: `auto` (what only reads to replicas, everything else to the
@@ -241,6 +254,8 @@ settings! {
         query_timeout: Duration = "0", Time, Live;
         /// How long a client waits for a server before it gets an error; 0: for ever.
         query_wait_timeout: Duration = "2min", Time, Live;
+        /// After so long a client that waits for a server is told so, once, by a NOTICE; 0: never.
+        query_wait_notify: Duration = "0", Time, Live, "In PgBouncer 5: many programs print what they are told.";
         /// A transaction that takes longer is ended, with its connections; 0: no limit.
         transaction_timeout: Duration = "0", Time, Live;
         /// A client that does nothing inside a transaction for longer is disconnected; 0: never.
@@ -275,6 +290,10 @@ settings! {
         ignore_startup_parameters: Vec<String> = "", List, Live, "PgBouncer refuses unknown startup parameters unless they are listed here.";
         /// Add the client's address to the `application_name` that it starts with, as `psql - 192.0.2.1:41234`.
         application_name_add_host: bool = "false", Flag, Live;
+        /// A NOTICE for clients that have logged in; empty: none.
+        login_notify_message: String = "", Text, Live;
+        /// Refuse queries of the simple protocol, which can hold several statements: whoever sends one is disconnected.
+        disable_pqexec: bool = "false", Flag, Restart;
     }
     "Authentication" {
         /// How clients prove who they are: `scram-sha-256` (with channel binding over TLS), `md5` (SCRAM for

@@ -1,49 +1,111 @@
 //! What is known of the functions of a database that has no nodes: they may leave something in the sessions of its
 //! clients.
+//!
+//! If it has several hosts, each has a catalog of its own: nothing says that they are the same.
 
-use std::sync::{
-    Arc, Mutex, PoisonError, Weak,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use super::Pool;
 use crate::{
     cluster::{CatalogState, Source},
+    server::{ConnectSpec, ServerAddress},
     sql::Catalog,
 };
 
 /// So many looks in a row must find that nobody has wanted to know.
 const PATIENCE: u32 = 6;
 
-/// Read with the credentials of one pool.
+/// Read with the credentials of one pool, at one host.
 #[derive(Debug)]
 pub struct Definitions {
     database: String,
     pool: Weak<Pool>,
+    address: ServerAddress,
     catalog: Arc<CatalogState>,
     /// Looks since somebody has wanted to know.
     unwanted: AtomicU32,
 }
 
-/// The one in charge, if there is one.
+/// Those of a database, by host.
 #[derive(Debug, Default)]
-pub struct InCharge(Mutex<Option<Arc<Definitions>>>);
+pub struct Catalogs(Mutex<HashMap<(String, u16), AtHost>>);
 
-impl InCharge {
-    /// Whom a pool's credentials put in charge; `None` if somebody is already.
-    pub fn take_over(&self, pool: &Arc<Pool>) -> Option<Arc<Definitions>> {
-        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|current| !current.is_stopped()) {
+#[derive(Debug, Default)]
+struct AtHost {
+    catalog: Arc<CatalogState>,
+    /// Who keeps it.
+    keeper: Option<Arc<Definitions>>,
+}
+
+impl Catalogs {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, u16), AtHost>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// That of a host.
+    pub fn of(&self, host: &str, port: u16) -> Arc<CatalogState> {
+        Arc::clone(&self.lock().entry((host.to_owned(), port)).or_default().catalog)
+    }
+
+    /// Whom a pool's credentials put in charge of a host's; `None` if somebody is already.
+    pub fn take_over(&self, pool: &Arc<Pool>, address: &ServerAddress) -> Option<Arc<Definitions>> {
+        let mut all = self.lock();
+        let known = all.entry((address.host.clone(), address.port)).or_default();
+        if known.is_kept() {
             return None;
         }
         let definitions = Arc::new(Definitions {
             database: pool.key.database.clone(),
             pool: Arc::downgrade(pool),
-            catalog: Arc::clone(&pool.database.catalog),
+            address: address.clone(),
+            catalog: Arc::clone(&known.catalog),
             unwanted: AtomicU32::new(0),
         });
-        *current = Some(Arc::clone(&definitions));
+        known.keeper = Some(Arc::clone(&definitions));
+        // Those of hosts that are not asked any more, and of which no server is left.
+        all.retain(|_, known| known.is_kept() || Arc::strong_count(&known.catalog) > 1);
         Some(definitions)
+    }
+
+    /// Something was created, altered or dropped at one of the hosts: others may follow it.
+    pub fn outdate(&self) {
+        self.lock().values().for_each(|known| known.catalog.outdate());
+    }
+
+    /// Somebody may need to know again.
+    pub fn look_again(&self) {
+        self.lock().values().for_each(|known| known.catalog.look_again());
+    }
+
+    /// Whether somebody has begun to keep some.
+    pub fn are_kept(&self) -> bool {
+        self.lock().values().any(|known| known.keeper.is_some())
+    }
+}
+
+impl AtHost {
+    fn is_kept(&self) -> bool {
+        self.keeper.as_ref().is_some_and(|keeper| !keeper.is_stopped())
+    }
+}
+
+impl Definitions {
+    /// How to log in; `None`: nobody needs to.
+    pub fn spec(&self) -> Option<ConnectSpec> {
+        let pool = self.pool.upgrade()?;
+        Some(ConnectSpec { address: self.address_of(&pool)?, ..pool.own_spec("pooler") })
+    }
+
+    /// The way to its host.
+    fn address_of(&self, pool: &Pool) -> Option<ServerAddress> {
+        let is_own = |host: &&ServerAddress| host.host == self.address.host && host.port == self.address.port;
+        pool.settings().hosts.iter().find(is_own).cloned()
     }
 }
 
@@ -63,7 +125,9 @@ impl Source for Definitions {
     }
 
     fn is_stopped(&self) -> bool {
-        self.pool.upgrade().is_none_or(|pool| pool.is_removed() || pool.is_replaced())
+        let gone =
+            |pool: Arc<Pool>| pool.is_removed() || pool.is_replaced() || self.address_of(&pool).is_none();
+        self.pool.upgrade().is_none_or(gone)
     }
 
     fn rests(&self) -> bool {

@@ -6,6 +6,7 @@
 pub mod budget;
 pub mod definitions;
 pub mod habits;
+pub mod hosts;
 pub mod registry;
 pub mod seat;
 pub mod stats;
@@ -14,22 +15,22 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use budget::Budget;
-use definitions::InCharge;
+use definitions::Catalogs;
 use habits::Habits;
+use hosts::Marks;
 use seat::Seat;
 use stats::{Routes, ShardStats};
 use tokio::sync::{Notify, futures::Notified};
 
 use crate::{
-    cluster::CatalogState,
     config::{Database, PoolMode},
-    server::{ConnectSpec, Credentials},
+    server::{ConnectSpec, Credentials, ServerAddress},
     session::params::{Label, Params},
 };
 
@@ -56,6 +57,8 @@ pub struct PoolSettings {
     pub reserve_timeout: Duration,
     pub server_lifetime: Duration,
     pub connect: ConnectSpec,
+    /// Where it may go; the first one is that of `connect`.
+    pub hosts: Arc<[ServerAddress]>,
     pub database: Arc<Database>,
 }
 
@@ -92,8 +95,9 @@ pub struct DatabaseState {
     pub disabled: AtomicBool,
     pub habits: Habits,
     /// Of a database without nodes; others have one in their cluster.
-    pub catalog: Arc<CatalogState>,
-    pub definitions: InCharge,
+    pub catalogs: Catalogs,
+    /// Where it cannot be reached.
+    pub hosts: Marks,
 }
 
 /// One pool, as all workers see it.
@@ -121,6 +125,8 @@ pub struct Pool {
     /// Startup parameters that a server has accepted, and the label it made of them.
     accepted: Mutex<HashMap<Params, Label>>,
     failure: Mutex<Option<Failure>>,
+    /// Whose turn it is among several hosts.
+    turn: AtomicUsize,
     /// The first worker sees to it that min_pool_size is kept.
     pub kept: AtomicBool,
     pub shards: Box<[Shard]>,
@@ -179,6 +185,7 @@ impl Pool {
             welcome: Mutex::new(None),
             accepted: Mutex::new(HashMap::new()),
             failure: Mutex::new(None),
+            turn: AtomicUsize::new(0),
             kept: AtomicBool::new(false),
             shards: (0..workers).map(|_| Shard::default()).collect(),
         }
@@ -202,6 +209,7 @@ impl Pool {
         *lock(&self.settings) = Arc::new(settings);
         // Whatever was wrong may have been put right.
         *lock(&self.failure) = None;
+        self.database.hosts.forget();
         if recycle {
             self.recycle();
         }
@@ -213,7 +221,8 @@ impl Pool {
         *lock(&self.failure) = None;
         lock(&self.accepted).clear();
         self.generation.fetch_add(1, Ordering::AcqRel);
-        self.database.catalog.outdate();
+        self.database.catalogs.outdate();
+        self.database.hosts.forget();
         self.outdated.notify_waiters();
     }
 
@@ -261,7 +270,8 @@ impl Pool {
         spec
     }
 
-    /// How pooler logs in for itself where this pool does, under that application_name.
+    /// How pooler logs in for itself where this pool does (at the first host, if there are several), under that
+    /// application_name.
     pub fn own_spec(&self, name: &str) -> ConnectSpec {
         let parameters = [("application_name", name), ("client_encoding", "UTF8")];
         let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();

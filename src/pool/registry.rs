@@ -15,13 +15,15 @@ use crate::{
     config::{Config, Database, NodeAddress, User},
     error::Secret,
     net::tls::ServerTls,
-    server::{ConnectSpec, Credentials, Keepalive, ServerAddress},
+    server::{ConnectSpec, Credentials, Keepalive, Names, ServerAddress},
 };
 
 /// The pools, by key.
 #[derive(Debug)]
 pub struct Pools {
     workers: usize,
+    /// Of hosts.
+    pub names: Arc<Names>,
     inner: Mutex<Inner>,
 }
 
@@ -49,12 +51,14 @@ struct Inner {
 pub struct Context<'a> {
     pub config: &'a Config,
     pub tls: &'a Arc<ServerTls>,
+    /// Where host names are looked up; `None`: anew each time.
+    pub names: Option<&'a Arc<Names>>,
 }
 
 impl Pools {
     /// None yet.
     pub fn new(workers: usize) -> Self {
-        Self { workers, inner: Mutex::default() }
+        Self { workers, names: Arc::default(), inner: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -69,7 +73,7 @@ impl Pools {
     {
         let mut inner = self.lock();
         let (config, tls) = live();
-        let context = Context { config: &config, tls: &tls };
+        let context = Context { config: &config, tls: &tls, names: Some(&self.names) };
         let current = config.resolve_database(&database.name);
         if let Some(current) = &current {
             inner.renew_early(context, current, self.workers);
@@ -129,7 +133,7 @@ impl Pools {
         }
         for (name, state) in &inner.databases {
             state.paused.store(inner.is_paused(name), Ordering::Release);
-            state.catalog.look_again();
+            state.catalogs.look_again();
         }
         if paused {
             inner.concerned(database).for_each(|pool| pool.give_up_logins());
@@ -150,7 +154,7 @@ impl Pools {
     pub fn set_disabled(&self, database: &str, disabled: bool) {
         let state = self.lock().database(database);
         state.disabled.store(disabled, Ordering::Release);
-        state.catalog.look_again();
+        state.catalogs.look_again();
     }
 
     /// Puts a new configuration in force.
@@ -408,13 +412,17 @@ impl Inner {
 }
 
 impl PoolSettings {
-    /// Whether both lead to the same server in the same way: connections may stay.
+    /// Where it may go, for the log.
+    pub fn host_text(&self) -> String {
+        self.hosts.iter().map(|host| host.host.as_str()).collect::<Vec<_>>().join(",")
+    }
+
+    /// Whether both lead to the same servers in the same way: connections may stay.
     pub fn same_server(&self, other: &Self) -> bool {
         let (a, b) = (&self.connect, &other.connect);
-        a.address.host == b.address.host
-            && a.address.port == b.address.port
-            && a.address.at == b.address.at
-            && a.address.sslmode == b.address.sslmode
+        self.hosts.len() == other.hosts.len()
+            && self.hosts.iter().zip(other.hosts.iter()).all(|(a, b)| a.is_same(b))
+            && self.database.load_balance_hosts == other.database.load_balance_hosts
             && a.user == b.user
             && a.database == b.database
             && a.parameters == b.parameters
@@ -437,14 +445,24 @@ fn settings(
     let config = context.config;
     let global = &config.settings;
     let user = config.users.get(server_user).cloned().unwrap_or_default();
-    let address = ServerAddress {
-        host: node.map_or(&database.host, |node| &node.host).clone(),
-        port: node.map_or(database.port, |node| node.port),
-        at: node.map(|node| node.at).unwrap_or_default(),
+    let address = |place: &NodeAddress| ServerAddress {
+        host: place.host.clone(),
+        port: place.port,
+        at: place.at,
         sslmode: config.server_tls_sslmode(database),
         tls: Arc::clone(context.tls),
         keepalive: Keepalive::of(global),
+        // Nodes are looked at all the time: what is true of them now counts.
+        names: context.names.filter(|_| node.is_none()).cloned(),
     };
+    let hosts: Arc<[ServerAddress]> = match node {
+        Some(node) => [address(node)].into(),
+        None => database.places().iter().map(address).collect(),
+    };
+    let first = hosts
+        .first()
+        .cloned()
+        .unwrap_or_else(|| address(&NodeAddress::new(database.host.clone(), database.port)));
     let secret = database.password.as_ref().or(user.password.as_ref());
     PoolSettings {
         mode: config.pool_mode(database, &user),
@@ -455,7 +473,7 @@ fn settings(
         reserve_timeout: global.reserve_pool_timeout,
         server_lifetime: config.server_lifetime(database),
         connect: ConnectSpec {
-            address,
+            address: first,
             user: server_user.to_owned(),
             database: database.server_dbname().to_owned(),
             credentials: secret.map_or(Credentials::None, credentials),
@@ -463,11 +481,12 @@ fn settings(
             connect_query: database.connect_query.clone(),
             timeout: global.server_connect_timeout,
         },
+        hosts,
         database: Arc::clone(database),
     }
 }
 
-/// How auth_user logs in at a database, on each of its nodes: secrets are the same on all.
+/// How auth_user logs in at a database, on each of its nodes or hosts: secrets are the same on all.
 pub fn lookup_specs(context: Context<'_>, database: &Database, auth_user: &str) -> Vec<ConnectSpec> {
     // The password of a database is that of its own user; names of users are sent in UTF-8.
     let database = Arc::new(Database {
@@ -478,10 +497,9 @@ pub fn lookup_specs(context: Context<'_>, database: &Database, auth_user: &str) 
         ..database.clone()
     });
     let spec = |node| settings(context, &database, auth_user, node).connect;
-    if database.nodes.is_empty() {
-        vec![spec(None)]
-    } else {
-        database.nodes.iter().map(Some).map(spec).collect()
+    match database.nodes.as_slice() {
+        [] => database.places().iter().map(Some).map(spec).collect(),
+        nodes => nodes.iter().map(Some).map(spec).collect(),
     }
 }
 

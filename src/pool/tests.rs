@@ -145,7 +145,7 @@ fn login_before_the_reload_renews_what_the_configuration_changes() {
     assert!(Arc::ptr_eq(&first.floors, &second.floors));
     assert!(before.iter().all(|pool| pool.is_replaced()));
     let (config, tls) = &new;
-    let reloaded = pools.reload(Context { config, tls }, false);
+    let reloaded = pools.reload(Context { config, tls, names: None }, false);
     let mut users: Vec<&str> = reloaded.renewed.iter().map(|pool| pool.key.user.as_str()).collect();
     users.sort_unstable();
     assert_eq!(users, ["ann", "bob"], "the reload sees to both");
@@ -161,7 +161,7 @@ fn login_before_the_reload_renews_what_the_configuration_changes() {
     // Without nodes nobody takes note of writes: what was known before is not enough when there are some again.
     assert_eq!(second.catalog.changes(), 0);
     for (config, tls) in [&plain, &new] {
-        pools.reload(Context { config, tls }, false);
+        pools.reload(Context { config, tls, names: None }, false);
     }
     let third = pools.cluster("db").unwrap();
     assert!(second.is_stopped() && !Arc::ptr_eq(&second, &third));

@@ -42,7 +42,7 @@ pub async fn cancel(
         return Err(CancelError::NoKey);
     }
     let name = || target.endpoint.to_string();
-    bounded(timeout, name, |_| Box::pin(send(target, key))).await?;
+    bounded(timeout, name, Box::pin(send(target, key))).await?;
     Ok(())
 }
 
@@ -53,7 +53,7 @@ impl PeerConnection {
     /// Connects, with TLS as to servers.
     pub async fn open(address: &ServerAddress, timeout: Duration) -> Result<Self, ConnectError> {
         let target = || format!("{}:{}", address.host, address.port);
-        bounded(timeout, target, |deadline| Box::pin(open_as_peer(address, deadline))).await.map(Self)
+        bounded(timeout, target, Box::pin(open_as_peer(address))).await.map(Self)
     }
 
     /// Sends the request and waits until the peer closes the connection: then it has seen to it.

@@ -3,7 +3,7 @@
 //! Follows libpq in what it tries again: another address of the name if nobody listens, without TLS or
 //! with it as sslmode allows, protocol 3.0 if the server does not know of 3.2.
 
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use std::{future::Future, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::time::{Instant, timeout_at};
@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     CancelTarget, ConnectError, ConnectSpec, ServerAddress, ServerLogin,
     login::{Session, log_in},
+    race::first_of,
     wire::{Endpoint, TlsAnswer, Wire},
 };
 use crate::{
@@ -30,7 +31,7 @@ pub async fn connect(spec: &ConnectSpec) -> Result<ServerLogin, ConnectError> {
 /// The same for whoever stays on tokio.
 pub(super) async fn open_session(spec: &ConnectSpec) -> Result<Opened, ConnectError> {
     let target = || format!("{}:{}", spec.address.host, spec.address.port);
-    bounded(spec.timeout, target, |deadline| Box::pin(with_sslmode(spec, deadline))).await
+    bounded(spec.timeout, target, Box::pin(with_sslmode(spec))).await
 }
 
 /// A connection that is logged in.
@@ -44,10 +45,10 @@ pub(super) struct Opened {
 pub(super) async fn bounded<T, F: Future<Output = Result<T, ConnectError>>>(
     limit: Duration,
     target: impl FnOnce() -> String,
-    work: impl FnOnce(Instant) -> F,
+    work: F,
 ) -> Result<T, ConnectError> {
     let deadline = Instant::now() + if limit.is_zero() { FOR_EVER } else { limit };
-    match timeout_at(deadline, work(deadline)).await {
+    match timeout_at(deadline, work).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::Timeout { target: target(), limit }),
     }
@@ -63,7 +64,7 @@ enum Encryption {
 
 /// libpq's order of attempts. The second one is made only if encryption can be the reason that the first one
 /// failed.
-async fn with_sslmode(spec: &ConnectSpec, deadline: Instant) -> Result<Opened, ConnectError> {
+async fn with_sslmode(spec: &ConnectSpec) -> Result<Opened, ConnectError> {
     let address = &spec.address;
     let (first, second) = match address.sslmode {
         _ if is_unix(address) => (Encryption::Never, None),
@@ -72,7 +73,7 @@ async fn with_sslmode(spec: &ConnectSpec, deadline: Instant) -> Result<Opened, C
         SslMode::Prefer => (Encryption::IfOffered, Some(Encryption::Never)),
         SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => (Encryption::Always, None),
     };
-    let Failed { error, over_tls } = match with_protocol(spec, deadline, first).await {
+    let Failed { error, over_tls } = match with_protocol(spec, first).await {
         Ok(opened) => return Ok(opened),
         Err(failed) => failed,
     };
@@ -85,7 +86,7 @@ async fn with_sslmode(spec: &ConnectSpec, deadline: Instant) -> Result<Opened, C
         address.port,
         if second == Encryption::Never { "without" } else { "with" }
     );
-    match with_protocol(spec, deadline, second).await {
+    match with_protocol(spec, second).await {
         // The server has no TLS: what it said without is the truth.
         Err(Failed { error: ConnectError::TlsRefused, .. }) => Err(error),
         other => other.map_err(|failed| failed.error),
@@ -112,17 +113,13 @@ struct Failed {
 }
 
 /// One attempt with protocol 3.2, and one with 3.0 for servers older than NegotiateProtocolVersion.
-async fn with_protocol(
-    spec: &ConnectSpec,
-    deadline: Instant,
-    encryption: Encryption,
-) -> Result<Opened, Failed> {
-    match attempt(spec, deadline, encryption, ProtocolVersion::V3_2).await {
+async fn with_protocol(spec: &ConnectSpec, encryption: Encryption) -> Result<Opened, Failed> {
+    match attempt(spec, encryption, ProtocolVersion::V3_2).await {
         Err(Failed { error: ConnectError::Refused(error), .. })
             if error.before_authentication
                 && error.sqlstate().is_none_or(|code| matches!(code, "0A000" | "08P01")) =>
         {
-            attempt(spec, deadline, encryption, ProtocolVersion::V3_0).await
+            attempt(spec, encryption, ProtocolVersion::V3_0).await
         }
         result => result,
     }
@@ -130,12 +127,11 @@ async fn with_protocol(
 
 async fn attempt(
     spec: &ConnectSpec,
-    deadline: Instant,
     encryption: Encryption,
     version: ProtocolVersion,
 ) -> Result<Opened, Failed> {
     let opened = async {
-        let wire = open(&spec.address, deadline).await?;
+        let wire = open(&spec.address).await?;
         encrypt(wire, &spec.address, encryption).await
     };
     let (mut wire, tls) = opened.await.map_err(|error| Failed { error, over_tls: false })?;
@@ -167,6 +163,8 @@ fn hand_over(opened: Opened, address: &ServerAddress) -> Result<ServerLogin, Con
         key: session.key,
         protocol: session.protocol,
         parameters: session.parameters,
+        host: address.host.clone(),
+        port: address.port,
         peer,
         peer_port,
         local,
@@ -212,58 +210,87 @@ fn server_name(address: &ServerAddress, endpoint: &Endpoint) -> Result<ServerNam
 }
 
 /// A connection to another pooler. As in PgBouncer without TLS if that one has none and sslmode allows it.
-pub(super) async fn open_as_peer(address: &ServerAddress, deadline: Instant) -> Result<Wire, ConnectError> {
+pub(super) async fn open_as_peer(address: &ServerAddress) -> Result<Wire, ConnectError> {
     let encryption = match address.sslmode {
         _ if is_unix(address) => Encryption::Never,
         SslMode::Disable => Encryption::Never,
         SslMode::Allow | SslMode::Prefer => Encryption::IfOffered,
         SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => Encryption::Always,
     };
-    let wire = open(address, deadline).await?;
+    let wire = open(address).await?;
     Ok(encrypt(wire, address, encryption).await?.0)
 }
 
 fn is_unix(address: &ServerAddress) -> bool {
-    address.host.starts_with('/')
+    address.host.starts_with(['/', '@'])
 }
 
+/// So long an address may take to answer before the next one of the name is tried as well.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Connects to the first address that answers.
-async fn open(address: &ServerAddress, deadline: Instant) -> Result<Wire, ConnectError> {
+async fn open(address: &ServerAddress) -> Result<Wire, ConnectError> {
     let endpoints = resolve(address).await?;
-    let mut left = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
-    let mut last = None;
-    for endpoint in endpoints {
-        // An address that does not answer must leave time for those after it.
-        let share = deadline.saturating_duration_since(Instant::now()) / left.max(1);
-        left = left.saturating_sub(1);
-        let target = endpoint.to_string();
-        match tokio::time::timeout(share, Wire::open(endpoint, &address.keepalive)).await {
-            Ok(Ok(wire)) => return Ok(wire),
-            Ok(Err(error)) => last = Some(error),
-            Err(_) => last = Some(ConnectError::Timeout { target, limit: share }),
+    if let [endpoint] = endpoints.as_slice() {
+        let opened = Wire::open(endpoint.clone(), &address.keepalive).await;
+        return opened.inspect_err(|_| doubt(address));
+    }
+    let keepalive = address.keepalive;
+    let attempts = endpoints
+        .iter()
+        .cloned()
+        .map(|endpoint| (PATIENCE, async move { Wire::open(endpoint, &keepalive).await }));
+    let failed = |number: usize, _: Option<&ConnectError>| {
+        if let (Some(Endpoint::Tcp(at)), Some(names)) = (endpoints.get(number), &address.names) {
+            names.shun(&address.host, at.ip());
+        }
+    };
+    match first_of(attempts, failed).await {
+        Ok((_, wire)) => Ok(wire),
+        Err(ConnectError::Closed) if endpoints.is_empty() => Err(ConnectError::Resolve {
+            host: address.host.clone(),
+            reason: "the name has no address".to_owned(),
+        }),
+        Err(error) => {
+            doubt(address);
+            Err(error)
         }
     }
-    Err(last.unwrap_or_else(|| ConnectError::Resolve {
-        host: address.host.clone(),
-        reason: "the name has no address".to_owned(),
-    }))
+}
+
+/// What is known of the name may not be true any more.
+fn doubt(address: &ServerAddress) {
+    if let Some(names) = &address.names {
+        names.doubt(&address.host);
+    }
 }
 
 async fn resolve(address: &ServerAddress) -> Result<Vec<Endpoint>, ConnectError> {
     if is_unix(address) {
-        let socket = Path::new(&address.host).join(format!(".s.PGSQL.{}", address.port));
+        // The name of an abstract socket begins with a NUL byte.
+        let directory = match address.host.strip_prefix('@') {
+            Some(name) => format!("\0{name}"),
+            None => address.host.clone(),
+        };
+        let socket = Path::new(&directory).join(format!(".s.PGSQL.{}", address.port));
         return Ok(vec![Endpoint::Unix(socket)]);
     }
+    let tcp = |ip: IpAddr| Endpoint::Tcp((ip, address.port).into());
     match address.at {
         At::Any => {}
         At::Each => {
             let reason = "its nodes have not been found yet".to_owned();
             return Err(ConnectError::Resolve { host: address.host.clone(), reason });
         }
-        At::Ip(ip) => return Ok(vec![Endpoint::Tcp((ip, address.port).into())]),
+        At::Ip(ip) => return Ok(vec![tcp(ip)]),
+    }
+    if let Ok(ip) = address.host.parse() {
+        return Ok(vec![tcp(ip)]);
+    }
+    let unknown = |reason: String| ConnectError::Resolve { host: address.host.clone(), reason };
+    if let Some(names) = &address.names {
+        return Ok(names.look_up(&address.host).await.map_err(unknown)?.into_iter().map(tcp).collect());
     }
     let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await;
-    let found =
-        found.map_err(|e| ConnectError::Resolve { host: address.host.clone(), reason: e.to_string() })?;
-    Ok(found.map(Endpoint::Tcp).collect())
+    Ok(found.map_err(|e| unknown(e.to_string()))?.map(Endpoint::Tcp).collect())
 }

@@ -7,7 +7,9 @@ mod connect;
 mod error;
 mod listening;
 mod login;
+mod names;
 mod own;
+mod race;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -16,7 +18,9 @@ pub use cancel::{CancelError, CancelTarget, PeerConnection, cancel};
 pub use connect::connect;
 pub use error::{ConnectError, Failure, ServerError};
 pub use listening::{Heard, ListeningSession, Notification, Notifications};
+pub use names::{KnownName, Names};
 pub use own::{OwnSession, QueryError, Row};
+pub use race::first_of;
 
 use crate::{
     auth::ScramKeys,
@@ -29,7 +33,7 @@ use crate::{
 /// Where a server is and how to reach it: enough to connect, and to cancel.
 #[derive(Clone, Debug)]
 pub struct ServerAddress {
-    /// Name, IP address, or directory of a unix socket (starts with `/`).
+    /// Name, IP address, or directory of a unix socket (starts with `/`, an abstract one with `@`).
     pub host: String,
     pub port: u16,
     /// Which addresses of the name are meant; a certificate has to be for the name.
@@ -38,6 +42,15 @@ pub struct ServerAddress {
     /// TLS settings towards servers; shared by all databases.
     pub tls: Arc<ServerTls>,
     pub keepalive: Keepalive,
+    /// Where its name is looked up; `None`: anew for each connection.
+    pub names: Option<Arc<Names>>,
+}
+
+impl ServerAddress {
+    /// Whether both lead to the same server in the same way.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.host, self.port, self.at, self.sslmode) == (&other.host, other.port, other.at, other.sslmode)
+    }
 }
 
 /// TCP keepalive, towards clients and servers. Zero: the system's default.
@@ -90,6 +103,9 @@ pub struct ServerLogin {
     pub protocol: ProtocolVersion,
     /// ParameterStatus in the order received.
     pub parameters: Vec<(String, String)>,
+    /// What was asked for: host and port of the configuration.
+    pub host: String,
+    pub port: u16,
     /// The address that was connected to (after DNS), for SHOW SERVERS.
     pub peer: String,
     pub peer_port: u16,

@@ -45,7 +45,10 @@ impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => path.display().fmt(f),
+            Self::Unix(path) => match path.to_string_lossy().strip_prefix('\0') {
+                Some(name) => write!(f, "@{name}"),
+                None => path.display().fmt(f),
+            },
         }
     }
 }

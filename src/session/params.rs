@@ -32,6 +32,12 @@ pub fn is_settable(name: &str) -> bool {
     !NOT_SETTABLE.iter().any(|n| n.eq_ignore_ascii_case(name))
 }
 
+/// Whether only some versions of PostgreSQL that are in use know a reported parameter (`scram_iterations`: since 16): where
+/// hosts may differ, it is in no label before a client sets it.
+pub fn is_of_some_versions(name: &str) -> bool {
+    name.eq_ignore_ascii_case("scram_iterations")
+}
+
 /// All labels in use.
 #[derive(Debug, Default)]
 pub struct Labels(Interner<Params>);

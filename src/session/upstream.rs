@@ -58,6 +58,9 @@ pub enum Stop {
     Broken(String),
 }
 
+/// What clients are told that send a Query where none is served, as by PgBouncer.
+pub const NO_SIMPLE_QUERIES: &str = "PQexec disallowed";
+
 /// What a client's name stands for on servers.
 enum Reached {
     Statement(Arc<Statement>),
@@ -96,6 +99,8 @@ pub struct Upstream<'a> {
     pub heard: bool,
     /// What pooler has to listen to, up to now, before more can be sent.
     pub lacks: Option<Arc<Channels>>,
+    /// Queries of the simple protocol are served.
+    pub simple: bool,
     /// Statements about pooler itself may be among it: the server must not take them for settings that somebody has made up.
     pub refuses: bool,
 }
@@ -119,6 +124,9 @@ impl Upstream<'_> {
             let Some(header) = Header::peek(rest) else { return (pos, Stop::NeedMore) };
             if let Err(stop) = check(header) {
                 return (pos, stop);
+            }
+            if header.tag == fe::QUERY && !self.simple {
+                return (pos, Stop::Broken(NO_SIMPLE_QUERIES.to_owned()));
             }
             let total = header.total();
             let message = rest.get(..total).unwrap_or(rest);

@@ -54,6 +54,13 @@ impl Worker {
         self.held.dedup();
     }
 
+    /// Servers whose addresses have gone from the names of their hosts are closed when they are free.
+    pub(super) fn note_obsolete_servers(&mut self) {
+        for (_, server) in &mut self.servers {
+            server.look_at_name(&self.process.pools.names);
+        }
+    }
+
     /// Nodes that are up need not make up for the logins that failed while they were not.
     fn forgive_nodes(&self, cluster: &Arc<Cluster>) {
         for shard in &self.shards {

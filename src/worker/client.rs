@@ -139,6 +139,8 @@ pub(crate) struct ClientInfo {
     pub(crate) unsent: Vec<u8>,
     /// Unix time of the login, in microseconds.
     pub(crate) connected_at: u64,
+    /// When the wait for a server began of which it has been told.
+    pub(crate) told_of: u64,
     /// When bytes that it does not read began to wait; 0: none do.
     pub(crate) stuck_since: u64,
     /// The error of a server that its next request is to be refused with.

@@ -17,7 +17,6 @@ use super::process::Process;
 use crate::{
     cluster::discovery::{DiscoveryError, Found, Source},
     config::{Config, Database},
-    pool::registry::Context,
 };
 
 /// A source may take so long to answer.
@@ -93,7 +92,7 @@ impl Process {
     fn put_found(self: &Arc<Self>, source: &Source, mut found: Option<Found>) {
         loop {
             let live = self.live();
-            let context = Context { config: &live.config, tls: &live.server_tls };
+            let context = self.context(&live);
             let renewed = self.pools.found(context, source, found.take());
             if !renewed.is_empty() {
                 self.take_in(&renewed);

@@ -205,7 +205,8 @@ impl Listeners {
 fn primary_of(pool: &Arc<Pool>) -> Option<Arc<Pool>> {
     match &pool.seat {
         Some(seat) => seat.sibling(seat.cluster.primary()?),
-        None => Some(Arc::clone(pool)),
+        // Nothing says that what is notified at one host is heard at another.
+        None => (pool.settings().hosts.len() == 1).then(|| Arc::clone(pool)),
     }
 }
 

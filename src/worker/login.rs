@@ -23,7 +23,10 @@ use crate::{
     error::{Printable, Report as _},
     net::wire::Wire,
     pool::{Failure, Pool, Welcome},
-    protocol::{ProtocolVersion, encode},
+    protocol::{
+        ProtocolVersion,
+        encode::{self, Severity},
+    },
     server::{self, ConnectError, ServerLogin},
     session::{
         params::{self, Label, Params},
@@ -107,6 +110,7 @@ impl Worker {
             wanted: Params::from_pairs(login.parameters.iter().map(|(n, v)| (n.as_str(), v.as_str()))),
             unsent: login.unsent,
             connected_at: self.process.clock.unix_micros(),
+            told_of: 0,
             stuck_since: 0,
             refused: None,
             _permit: login.permit,
@@ -154,6 +158,10 @@ impl Worker {
             encode::parameter_status(&mut bytes, name, value);
         }
         encode::backend_key_data(&mut bytes, &client.info.key);
+        let notice = &self.config.settings.login_notify_message;
+        if !notice.is_empty() {
+            encode::error(&mut bytes, Severity::Notice, "00000", notice, None, None);
+        }
         encode::ready_for_query(&mut bytes, b'I');
         client.state = ClientState::Idle;
         client.since = self.now;
@@ -272,7 +280,10 @@ impl Worker {
 
     fn insert_server(&mut self, index: usize, pool: &Arc<Pool>, generation: u64, login: ServerLogin) {
         pool.set_failure(None);
+        let settings = pool.settings();
+        let differ = settings.hosts.len() > 1;
         let settable = login.parameters.iter().filter(|(n, _)| params::is_settable(n));
+        let settable = settable.filter(|(n, _)| !differ || !params::is_of_some_versions(n));
         let pairs = settable.map(|(n, v)| (n.as_str(), v.as_str()));
         let label = self.process.shared.labels.intern(Params::from_pairs(pairs));
         pool.set_welcome(Welcome { parameters: login.parameters.clone(), label: Arc::clone(&label) });
@@ -290,10 +301,11 @@ impl Worker {
         if let Some(shard) = self.shards.get_mut(index) {
             shard.servers += 1;
         }
-        let settings = pool.settings();
+        let catalog = pool.database.catalogs.of(&login.host, login.port);
         let info = ServerInfo {
             cancel_target: login.cancel_target,
             key: login.key,
+            host: login.host,
             peer: login.peer,
             peer_port: login.peer_port,
             local: login.local,
@@ -310,6 +322,8 @@ impl Worker {
             id,
             session_client: false,
             routed: Routed::default(),
+            catalog,
+            obsolete: false,
             generation,
             pending: login.leftover,
             since: self.now,
@@ -325,6 +339,9 @@ impl Worker {
             deferred_cancels: Vec::new(),
             info: Box::new(info),
         });
+        if let Some(server) = self.servers.get_mut(slot) {
+            server.look_at_name(&self.process.pools.names);
+        }
         self.freed.push_back(slot);
     }
 
@@ -336,7 +353,7 @@ impl Worker {
         tracing::warn!(
             database = pool.key.database,
             user = pool.key.user,
-            host = settings.connect.address.host,
+            host = settings.host_text(),
             port = settings.connect.address.port,
             "server login failed: {}; next attempt in {:?}",
             Printable(message.strip_prefix("server login failed: ").unwrap_or(&message)),

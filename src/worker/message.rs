@@ -48,6 +48,8 @@ pub(crate) enum Message {
     CancelDone { server: ServerRef, lost: bool },
     /// The nodes of a cluster have other roles.
     ClusterChanged { cluster: Arc<Cluster> },
+    /// Addresses of host names have gone away.
+    NamesChanged,
     /// A replica that reads may wait for has caught up with more.
     ClusterAdvanced,
     /// What a listener has heard: notifications that clients may listen to.

@@ -390,6 +390,7 @@ impl Worker {
             Message::CancelDone { server, lost } => self.cancel_done(server, lost),
             Message::ClusterChanged { cluster } => self.cluster_changed(&cluster),
             Message::ClusterAdvanced => self.look_for_nodes(),
+            Message::NamesChanged => self.note_obsolete_servers(),
             Message::Refresh { config } => self.refresh(config),
             Message::Report { kind, reply } => {
                 // The console may have gone away.

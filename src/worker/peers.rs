@@ -135,6 +135,7 @@ impl PeerPool {
             host: self.peer.host.clone(),
             port: self.peer.port,
             at: At::Any,
+            names: None,
             sslmode: config.settings.server_tls_sslmode,
             tls: Arc::clone(tls),
             keepalive: Keepalive::of(&config.settings),

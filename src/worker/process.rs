@@ -15,15 +15,16 @@ use tokio::runtime::Handle;
 use super::memory;
 use crate::{
     client::login::LoginShared,
-    cluster::{self, Cluster, MonitorSettings},
+    cluster::{self, CatalogState, Cluster, MonitorSettings},
     config::{ClientPlacement, Config, Database, PoolMode, SessionFunctions, User},
     net::tls::{ClientTls, ServerTls},
     pool::{
         Pool,
+        hosts::Attempt,
         registry::{Context, Pools},
     },
     protocol::{BackendKeyData, ProtocolVersion, peering},
-    server::{self, CancelTarget},
+    server::{self, CancelTarget, ConnectError, ServerAddress, ServerLogin},
     session::{params::Labels, state::Shared, statements::Registry},
     worker::{
         balance,
@@ -38,6 +39,9 @@ use crate::{
 
 /// So long the first clients of a database wait for its catalog.
 const FUNCTIONS_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether names are to be looked up.
+const NAMES_TICK: Duration = Duration::from_millis(200);
 
 /// Most worker threads.
 pub(crate) const MAX_WORKERS: usize = 1024;
@@ -123,6 +127,8 @@ impl Process {
         logins: Arc<LoginShared>,
         runtime: Handle,
     ) -> Self {
+        let pools = Pools::new(workers.len());
+        pools.names.configure(&live.config.settings);
         let random = SystemRandom::new();
         let mut token = [0; 4];
         // Only makes names differ between processes; zeros would do too.
@@ -130,7 +136,7 @@ impl Process {
         Self {
             clock: Clock::new(),
             shared: Shared { registry: Registry::new(u32::from_ne_bytes(token)), labels: Labels::default() },
-            pools: Pools::new(workers.len()),
+            pools,
             directory: Directory::default(),
             peers: Peers::default(),
             discovery: Discovery::default(),
@@ -171,8 +177,14 @@ impl Process {
         Arc::clone(&self.live.read().unwrap_or_else(PoisonError::into_inner).config)
     }
 
+    /// What pools are made of.
+    pub(crate) fn context<'a>(&'a self, live: &'a Live) -> Context<'a> {
+        Context { config: &live.config, tls: &live.server_tls, names: Some(&self.pools.names) }
+    }
+
     /// Replaces configuration and TLS.
     pub(crate) fn set_live(&self, live: Live) {
+        self.pools.names.configure(&live.config.settings);
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
     }
 
@@ -235,10 +247,12 @@ impl Process {
         if !self.looks_at_functions(pool) {
             return;
         }
-        let Some(definitions) = pool.database.definitions.take_over(pool) else { return };
-        let (pool, last) = (Arc::downgrade(pool), pool.own_spec("pooler"));
-        let spec_of = move |_| pool.upgrade().map_or_else(|| last.clone(), |pool| pool.own_spec("pooler"));
-        self.runtime.spawn(cluster::keep_catalog(definitions, spec_of));
+        for address in pool.settings().hosts.iter() {
+            let Some(definitions) = pool.database.catalogs.take_over(pool, address) else { continue };
+            let (of, last) = (Arc::downgrade(&definitions), pool.own_spec("pooler"));
+            let spec_of = move |_| of.upgrade().and_then(|of| of.spec()).unwrap_or_else(|| last.clone());
+            self.runtime.spawn(cluster::keep_catalog(definitions, spec_of));
+        }
     }
 
     /// Ends when it is known what functions of a pool's database leave in sessions, or after a while without that.
@@ -246,19 +260,39 @@ impl Process {
         if !self.looks_at_functions(pool) {
             return;
         }
-        let catalog = pool.seat.as_ref().map_or(&pool.database.catalog, |seat| &seat.cluster.catalog);
+        let catalogs: Vec<Arc<CatalogState>> = match &pool.seat {
+            Some(seat) => vec![Arc::clone(&seat.cluster.catalog)],
+            None => {
+                let settings = pool.settings();
+                let of = |address: &ServerAddress| pool.database.catalogs.of(&address.host, address.port);
+                settings.hosts.iter().map(of).collect()
+            }
+        };
+        let all = async {
+            for catalog in &catalogs {
+                catalog.was_looked_at().await;
+            }
+        };
+        // Of several hosts some may not be there at all.
+        let within = if catalogs.len() > 1 { FUNCTIONS_WITHIN / 4 } else { FUNCTIONS_WITHIN };
         // Servers are asked behind every transaction then.
-        if tokio::time::timeout(FUNCTIONS_WITHIN, catalog.was_looked_at()).await.is_err() {
-            catalog.set_tried();
+        if tokio::time::timeout(within, all).await.is_err() {
+            catalogs.iter().for_each(|catalog| catalog.set_tried());
         }
     }
 
     /// Puts the configuration in force for pools and workers. Returns the databases that are gone.
     pub(crate) fn renew_pools(self: &Arc<Self>, tls_changed: bool) -> Vec<String> {
         let live = self.live();
-        let context = Context { config: &live.config, tls: &live.server_tls };
+        let context = self.context(&live);
         let reloaded = self.pools.reload(context, tls_changed);
         self.take_in(&reloaded.renewed);
+        // Other hosts have other catalogs.
+        for pool in self.pools.all() {
+            if pool.seat.is_none() && pool.database.catalogs.are_kept() {
+                self.keep_definitions(&pool);
+            }
+        }
         self.refresh();
         self.discover();
         reloaded.removed
@@ -346,25 +380,20 @@ impl Process {
             // In this order: a change in between makes the result outdated, never wrong.
             let outdated = pool.outdated();
             let generation = pool.generation.load(Ordering::Acquire);
-            let spec = pool.connect_spec();
-            tracing::debug!(
-                database = pool.key.database,
-                user = pool.key.user,
-                host = spec.address.host,
-                port = spec.address.port,
-                "connecting to server"
-            );
+            let longest_pause = process.config().settings.server_login_retry;
             let result = tokio::select! {
-                result = server::connect(&spec) => Some(result.map(Box::new)),
+                result = Box::pin(connect(&pool, longest_pause)) => Some(result.map(Box::new)),
                 // Another server is asked now: no reason to wait for this one, which may never answer.
                 () = outdated => None,
             };
-            if matches!(result, Some(Ok(_))) && process.config().settings.log_connections {
+            if let Some(Ok(login)) = &result
+                && process.config().settings.log_connections
+            {
                 tracing::info!(
                     database = pool.key.database,
                     user = pool.key.user,
-                    host = spec.address.host,
-                    port = spec.address.port,
+                    host = login.host,
+                    port = login.port,
                     "new connection to server"
                 );
             }
@@ -410,6 +439,62 @@ impl Drop for Arriving {
     fn drop(&mut self) {
         self.0.arrivals.fetch_sub(1, Ordering::AcqRel);
     }
+}
+
+/// Looks host names up now and then, if the configuration says so, and lets the workers know when addresses have gone.
+pub(crate) async fn keep_names(process: Weak<Process>) {
+    let mut looked = Instant::now();
+    loop {
+        let Some(this) = process.upgrade() else { return };
+        let names = Arc::clone(&this.pools.names);
+        let gone = names.gone();
+        tokio::pin!(gone);
+        gone.as_mut().enable();
+        let period = this.config().settings.dns_zone_check_period;
+        if !period.is_zero() && looked.elapsed() >= period {
+            looked = Instant::now();
+            names.look_all_up_again().await;
+        }
+        drop(this);
+        if tokio::time::timeout(NAMES_TICK, gone).await.is_ok()
+            && let Some(this) = process.upgrade()
+        {
+            for worker in &this.workers {
+                worker.send(Message::NamesChanged);
+            }
+        }
+    }
+}
+
+/// Opens a connection of a pool, to whichever of its hosts is the first that lets it in.
+async fn connect(pool: &Pool, longest_pause: Duration) -> Result<ServerLogin, ConnectError> {
+    let attempts = pool.attempts(Instant::now());
+    let hosts: Vec<ServerAddress> = attempts.iter().map(|attempt| attempt.spec.address.clone()).collect();
+    for ServerAddress { host, port, .. } in &hosts {
+        tracing::debug!(
+            database = pool.key.database,
+            user = pool.key.user,
+            host,
+            port,
+            "connecting to server"
+        );
+    }
+    if let [Attempt { spec, .. }] = attempts.as_slice() {
+        return server::connect(spec).await;
+    }
+    let attempts = attempts
+        .into_iter()
+        .map(|Attempt { spec, patience }| (patience, async move { server::connect(&spec).await }));
+    let failed = |number: usize, error: Option<&ConnectError>| {
+        if let Some(host) = hosts.get(number) {
+            pool.host_failed(host, error, longest_pause);
+        }
+    };
+    let (number, login) = server::first_of(attempts, failed).await?;
+    if let Some(host) = hosts.get(number) {
+        pool.host_answered(host);
+    }
+    Ok(login)
 }
 
 /// Lets the workers know of changes, as long as the cluster is in use.

@@ -19,7 +19,8 @@ use super::{
     server::{Server, ServerState},
 };
 use crate::{
-    config::{Config, PoolMode, SessionFunctions},
+    cluster::CatalogState,
+    config::{Config, MOST_NODES, PoolMode, SessionFunctions},
     pool::{Pool, PoolSettings},
     session::hidden::Hidden,
     sql::Catalog,
@@ -49,8 +50,8 @@ pub(crate) struct ShardState {
     pub(crate) servers: u32,
     /// Its place among the nodes of the database, if there are some.
     pub(crate) seat: Option<ShardSeat>,
-    /// What is known of the database if it has no nodes.
-    catalog: Arc<Catalog>,
+    /// What is known of the database if it has no nodes, by host.
+    catalogs: Vec<(Arc<CatalogState>, Arc<Catalog>)>,
 }
 
 /// A place in the queue.
@@ -75,12 +76,18 @@ impl ShardState {
             waiting: VecDeque::new(),
             connecting: 0,
             servers: 0,
-            catalog: Arc::default(),
+            catalogs: Vec::new(),
         }
     }
 
-    /// What functions may leave in the session of a client in this mode, where that is looked for.
-    pub(super) fn hidden(&mut self, mode: PoolMode, policy: SessionFunctions) -> Option<Hidden<'_>> {
+    /// What functions may leave in the session of a client in this mode, where that is looked for. `host`: what is known of
+    /// its server's.
+    pub(super) fn hidden(
+        &mut self,
+        mode: PoolMode,
+        policy: SessionFunctions,
+        host: &Arc<CatalogState>,
+    ) -> Option<Hidden<'_>> {
         if mode == PoolMode::Session || policy == SessionFunctions::Trust {
             return None;
         }
@@ -90,8 +97,16 @@ impl ShardState {
                 &seat.catalog
             }
             None => {
-                self.pool.database.catalog.refresh(&mut self.catalog);
-                &self.catalog
+                let place = self.catalogs.iter().position(|(of, _)| Arc::ptr_eq(of, host));
+                let place = place.unwrap_or_else(|| {
+                    // Those of hosts that are gone.
+                    self.catalogs.truncate(MOST_NODES);
+                    self.catalogs.insert(0, (Arc::clone(host), Arc::default()));
+                    0
+                });
+                let (_, copy) = self.catalogs.get_mut(place)?;
+                host.refresh(copy);
+                &*copy
             }
         };
         let binds = policy == SessionFunctions::Pin;
@@ -405,6 +420,8 @@ impl Worker {
         let entry = self.servers.vacant_entry();
         let slot = entry.key();
         let token = super::server_token(slot, server.id);
+        // It may have been told of on the way.
+        server.look_at_name(&self.process.pools.names);
         let attached = server.conn.wire().attach(self.poll.registry(), token);
         server.conn.look_again();
         // What others have notified there has been heard on another worker, if at all.

@@ -21,7 +21,7 @@ use crate::{
     session::{
         downstream::write_synthetic,
         outgoing::Outgoing,
-        upstream::{Stop, Upstream},
+        upstream::{NO_SIMPLE_QUERIES, Stop, Upstream},
     },
     worker::release::ClientError,
 };
@@ -195,6 +195,10 @@ impl Worker {
                     self.close_client(slot, "client close request");
                     return input.len();
                 }
+                Request::Work if self.config.settings.disable_pqexec && rest.first() == Some(&fe::QUERY) => {
+                    self.fail_client(slot, &ClientError::Protocol(NO_SIMPLE_QUERIES.to_owned()));
+                    return input.len();
+                }
                 Request::Work => {
                     let skips = client.routing.as_ref().is_some_and(|routing| routing.own.skips());
                     if let Some(refusal) = client.aborted.filter(|_| !skips) {
@@ -281,7 +285,7 @@ impl Worker {
         };
         let Some(shard) = self.shards.get_mut(client.shard) else { return input.len() };
         let max_statements = shard.tracked_statements(client.mode);
-        let hidden = shard.hidden(client.mode, self.config.settings.session_functions);
+        let hidden = shard.hidden(client.mode, self.config.settings.session_functions, &server.catalog);
         let mut staging = std::mem::take(&mut self.staging);
         staging.clear();
         let mut out = Outgoing::new(input, &mut staging);
@@ -311,6 +315,7 @@ impl Worker {
             listens,
             heard,
             lacks: None,
+            simple: !self.config.settings.disable_pqexec,
             refuses: server.routed.own,
         };
         let (used, stop) = upstream.translate(input, &mut out);

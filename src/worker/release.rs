@@ -464,9 +464,8 @@ impl Worker {
     /// Closes a server that is free but must not be used again. True if it did.
     pub(super) fn close_if_outdated(&mut self, slot: usize) -> bool {
         let Some(server) = self.servers.get(slot) else { return true };
-        let outdated = !server.pool.is_current(server.generation);
-        let reason = if outdated {
-            "database configuration changed"
+        let reason = if let Some(reason) = server.why_outdated() {
+            reason
         } else if self.now >= server.expires {
             "server lifetime over"
         } else if server.pool.over_limit() {

@@ -128,7 +128,7 @@ impl Worker {
         }
         // Before the client is told.
         if server.pool.seat.is_none() && server.session.take_altered() {
-            server.pool.database.catalog.outdate();
+            server.pool.database.catalogs.outdate();
         }
         if let (true, Some(client)) = (server.session.take_all_reset(), client_slot) {
             self.reset_settings(client);

@@ -5,7 +5,13 @@ use std::{io, sync::Arc};
 use tokio::sync::oneshot;
 
 use super::{conn::Conn, long::Pace, message::CancelJob, pins::Pin, routed::Routed};
-use crate::{pool::Pool, protocol::BackendKeyData, server::CancelTarget, session::state::ServerSession};
+use crate::{
+    cluster::CatalogState,
+    pool::Pool,
+    protocol::BackendKeyData,
+    server::{CancelTarget, Names},
+    session::state::ServerSession,
+};
 
 /// Where a server stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +42,16 @@ pub(crate) struct Server {
     /// The pool's shard on this worker.
     pub(crate) shard: usize,
     pub(crate) routed: Routed,
+    /// What is known of its host's catalog, where the database has no nodes.
+    pub(crate) catalog: Arc<CatalogState>,
     /// Unique in the process.
     pub(crate) id: u64,
     /// Its client has it until it leaves (pool mode `session`).
     pub(crate) session_client: bool,
     /// Why its client keeps it between transactions, if it does.
     pub(crate) pin: Option<Pin>,
+    /// Its address is gone from those of its host's name.
+    pub(crate) obsolete: bool,
     /// The pool's generation when it was opened.
     pub(crate) generation: u64,
     /// The start of a message whose rest has not come.
@@ -74,6 +84,27 @@ impl Server {
         self.wake_at(1);
         self.conn.send(bytes)
     }
+
+    /// Why it is not to be used again, if its settings or its address are not those of now.
+    pub(crate) fn why_outdated(&self) -> Option<&'static str> {
+        if !self.pool.is_current(self.generation) {
+            Some("database configuration changed")
+        } else if self.obsolete {
+            Some("obsolete connection")
+        } else {
+            None
+        }
+    }
+
+    /// Notes whether its address is gone from those of its host's name.
+    pub(crate) fn look_at_name(&mut self, names: &Names) {
+        // Nodes are looked up in another way, and unix sockets have no addresses.
+        if self.pool.seat.is_none()
+            && let Ok(address) = self.info.peer.parse()
+        {
+            self.obsolete |= names.is_gone(&self.info.host, address);
+        }
+    }
 }
 
 /// What is needed to cancel, and for SHOW SERVERS.
@@ -81,6 +112,8 @@ impl Server {
 pub(crate) struct ServerInfo {
     pub(crate) cancel_target: Arc<CancelTarget>,
     pub(crate) key: BackendKeyData,
+    /// Host of the configuration.
+    pub(crate) host: String,
     pub(crate) peer: String,
     pub(crate) peer_port: u16,
     pub(crate) local: String,

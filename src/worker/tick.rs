@@ -9,7 +9,13 @@ use super::{
     release::{ClientError, DRAIN_TIME, NoServer},
     server::{Server, ServerState},
 };
-use crate::{config::Config, protocol::TransactionStatus};
+use crate::{
+    config::Config,
+    protocol::{
+        TransactionStatus,
+        encode::{self, Severity},
+    },
+};
 
 /// Fewer clients than this are not worth giving memory back.
 const MANY_CLIENTS: usize = 256;
@@ -26,6 +32,8 @@ enum Expired {
     NotReplayed(usize),
     /// Has not taken all that was sent to it, as was not known yet.
     Behind(usize),
+    /// Has waited for a server for so long that it is told.
+    LongWait(usize),
     /// Too slow to read what it asked for.
     SlowReader(usize),
     Server(usize, &'static str),
@@ -54,6 +62,7 @@ impl Worker {
                 Expired::Refused(slot, refusal) => self.refuse_waiting(slot, refusal),
                 Expired::NotReplayed(slot) => self.refuse_open_read(slot, Refusal::NotReplayed),
                 Expired::Behind(slot) => self.fell_behind(slot),
+                Expired::LongWait(slot) => self.tell_of_wait(slot),
                 Expired::SlowReader(slot) => self.close_client(slot, "client_write_timeout"),
                 Expired::Server(slot, _) => self.close_expired(slot),
                 Expired::Orphan(slot) => self.cancel_and_close(slot),
@@ -75,6 +84,16 @@ impl Worker {
         if let Some(server) = client.state.server() {
             self.server_readable(server);
         }
+    }
+
+    /// Once for each wait.
+    fn tell_of_wait(&mut self, slot: usize) {
+        const TEXT: &str = "No server connection available in postgres backend, client being queued";
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        client.info.told_of = client.since;
+        let mut notice = Vec::new();
+        encode::error(&mut notice, Severity::Notice, "00000", TEXT, None, None);
+        self.send_to_client(slot, &notice);
     }
 
     /// Gives memory back each time that half of many clients have left.
@@ -136,8 +155,11 @@ impl Worker {
         match client.state {
             ClientState::Waiting => {
                 let database = self.shards.get(client.shard).map(|s| &s.settings.database)?;
-                over(self.config.query_wait_timeout(database, user))
-                    .then(|| Expired::Client(slot, ClientError::QueryWait(self.why_no_server(client))))
+                if over(self.config.query_wait_timeout(database, user)) {
+                    return Some(Expired::Client(slot, ClientError::QueryWait(self.why_no_server(client))));
+                }
+                let is_due = over(Some(self.config.settings.query_wait_notify)) && client.conn.is_flushed();
+                (is_due && client.info.told_of != client.since).then_some(Expired::LongWait(slot))
             }
             ClientState::Held => self.check_held(slot, client, age),
             ClientState::LoginWaiting | ClientState::LoginLinked(_) => {
@@ -198,6 +220,16 @@ impl Worker {
         let age = self.now.saturating_sub(server.since);
         let reason = match server.state {
             ServerState::Idle => return self.check_idle_server(slot, server, age),
+            // Its client would keep it for as long as it likes.
+            ServerState::Active(client)
+                if settings.server_fast_close
+                    && (server.session_client || server.pin.is_some())
+                    && server.session.is_free()
+                    && server.why_outdated().is_some() =>
+            {
+                let reason = "database configuration changed";
+                return Some(Expired::Client(client, ClientError::Killed(reason)));
+            }
             ServerState::Testing | ServerState::Resetting
                 if !settings.server_connect_timeout.is_zero()
                     && age > micros(settings.server_connect_timeout) =>
@@ -220,8 +252,8 @@ impl Worker {
     fn check_idle_server(&self, slot: usize, server: &Server, age: u64) -> Option<Expired> {
         let settings = &self.config.settings;
         let keep = self.shards.get(server.shard).map_or(0, |s| s.settings.min_size);
-        let reason = if !server.pool.is_current(server.generation) {
-            "database configuration changed"
+        let reason = if let Some(reason) = server.why_outdated() {
+            reason
         } else if self.now >= server.expires {
             "server lifetime over"
         } else if server.pool.over_limit() {

@@ -36,6 +36,7 @@ fn spec(dir: &Path, port: u16, user: &str) -> ConnectSpec {
             sslmode: SslMode::Disable,
             tls: Arc::new(ServerTls::build(&Settings::default()).unwrap()),
             keepalive: Keepalive::default(),
+            names: None,
         },
         user: user.to_owned(),
         database: "postgres".to_owned(),

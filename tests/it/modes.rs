@@ -246,3 +246,79 @@ fn session_state_and_pipelines_look_as_they_do_at_postgresql() {
         });
     }
 }
+
+/// Makes servers outdated while a session keeps one, and reads what becomes of that.
+fn reconnect(pooler: &Pooler, client: &mut Raw) -> Vec<Frame> {
+    client.sql("BEGIN");
+    pooler.admin().sql("RECONNECT");
+    // Not amid a transaction.
+    client.sql("SELECT 1");
+    client.send(&query("COMMIT"));
+    client.closed()
+}
+
+#[test]
+fn servers_of_sessions_that_are_outdated_end_with_them_or_at_once() {
+    let database = Database::new();
+    let pooler = of(&database, "session");
+    let mut client = pooler.connect();
+    let pid = client.sql(PID);
+    pooler.admin().sql("RECONNECT");
+    assert_eq!(client.sql(PID), pid);
+    // As the setting is now.
+    pooler.admin().sql("SET server_fast_close = 1");
+    let frames = client.closed();
+    let said = |frames: &[Frame]| frames.last().map(|f| (f.field(b'S'), f.field(b'C'), f.field(b'M')));
+    let expected = ["FATAL", "57P01", "database configuration changed"].map(str::to_owned);
+    assert_eq!(said(&frames), Some(expected.clone().into()));
+    let mut client = pooler.connect();
+    assert_ne!(client.sql(PID), pid);
+    let frames = reconnect(&pooler, &mut client);
+    assert_eq!(frames[0].tag, b'C');
+    assert_eq!(said(&frames), Some(expected.into()));
+}
+
+/// The same of those that temporary tables keep with their clients; others change servers between transactions.
+#[test]
+fn pinned_servers_that_are_outdated_end_at_once_if_wanted() {
+    let database = Database::new();
+    let pooler = of(&database, "transaction");
+    pooler.admin().sql("SET server_fast_close = 1");
+    let (mut client, mut pinned) = (pooler.connect(), pooler.connect());
+    pinned.sql("CREATE TEMP TABLE mine (x int)");
+    let frames = reconnect(&pooler, &mut pinned);
+    assert_eq!(frames.last().unwrap().field(b'M'), "database configuration changed");
+    client.sql("BEGIN");
+    let pid = client.sql(PID);
+    pooler.admin().sql("RECONNECT");
+    assert_eq!(client.sql(PID), pid);
+    client.sql("COMMIT");
+    assert_ne!(client.sql(PID), pid);
+}
+
+/// As PgBouncer: who uses the simple protocol is disconnected, within a transaction and without.
+#[test]
+fn simple_queries_are_refused_if_that_is_wanted() {
+    let database = Database::new();
+    let pooler = Pooler::of(&database, &["disable_pqexec = true", "login_notify_message = \"hello\""]);
+    let extended = |sql| [parse("", sql), bind("", &[]), execute(), sync()].concat();
+    let refused = ["FATAL", "08P01", "PQexec disallowed"].map(str::to_owned);
+    for before in [vec![], extended("BEGIN"), parse("", "SELECT 1")] {
+        let mut client = pooler.connect();
+        client.send(&extended("SELECT 'extended'"));
+        assert!(client.ready(1).iter().any(|frame| frame.tag == b'D'));
+        client.send(&before);
+        if before.ends_with(&sync()) && !before.is_empty() {
+            client.ready(1);
+        }
+        client.send(&query("SELECT 1"));
+        let frames = client.closed();
+        let error = frames.last().unwrap();
+        assert_eq!([b'S', b'C', b'M'].map(|field| error.field(field)), refused, "{frames:?}");
+        assert!(frames.iter().all(|frame| frame.tag != b'D'), "{frames:?}");
+    }
+    // The console is spoken to in no other way.
+    assert!(!pooler.console("SHOW POOLS").is_empty());
+    let output = pooler.psql(&["-c", "\\conninfo"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("NOTICE:  hello"), "{output:?}");
+}

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::{compare::Pair, msg::*};
+use pooler::demo::process::wait_until;
+
+use crate::support::{compare::Pair, database::Database, gate::Gate, msg::*, pooler::Setup, raw::PATIENCE};
 
 // S30: clients that had sent nothing were put in the queue when they logged in, and ended by query_wait_timeout.
 #[test]
@@ -121,4 +123,68 @@ fn transaction_that_a_string_of_statements_leaves_open_keeps_its_server() {
     first.sql("SET TimeZone TO 'Asia/Tokyo'; SELECT 1");
     assert_eq!(second.sql("SHOW TimeZone"), pair.pooler.connect().sql("SHOW TimeZone"));
     assert_eq!(first.sql("SHOW TimeZone"), ["Asia/Tokyo"]);
+}
+
+/// The texts of the notices among these.
+fn notices(frames: &[Frame]) -> Vec<String> {
+    frames.iter().filter(|frame| frame.tag == b'N').map(|frame| frame.field(b'M')).collect()
+}
+
+const QUEUED: &str = "No server connection available in postgres backend, client being queued";
+
+#[test]
+fn who_waits_for_long_is_told_once_for_each_wait_if_wanted() {
+    let pair = Pair::with(&["default_pool_size = 1", "query_wait_notify = 0.1"]);
+    let mut holder = pair.pooler.connect();
+    let mut client = pair.pooler.connect();
+    for _ in 0..2 {
+        holder.sql("BEGIN");
+        client.send(&query("SELECT 'served'"));
+        assert_eq!(notices(&client.until(b'N')), [QUEUED]);
+        client.silent(Duration::from_millis(500));
+        holder.sql("COMMIT");
+        let frames = client.ready(1);
+        assert!(
+            notices(&frames).is_empty() && frames[1].values() == [Some("served".to_owned())],
+            "{frames:?}"
+        );
+    }
+    // As the setting is now.
+    pair.pooler.admin().sql("SET query_wait_notify = 0");
+    holder.sql("BEGIN");
+    client.send(&query("SELECT 1"));
+    pair.pooler.wait_for_pool("cl_waiting", 1);
+    client.silent(Duration::from_millis(500));
+    holder.sql("COMMIT");
+    assert!(notices(&client.ready(1)).is_empty());
+}
+
+#[test]
+fn nobody_is_told_at_login_and_by_default() {
+    let pair = Pair::with(&["default_pool_size = 1"]);
+    let mut holder = pair.pooler.connect();
+    holder.sql("BEGIN");
+    let mut client = pair.pooler.connect();
+    client.send(&query("SELECT 1"));
+    pair.pooler.wait_for_pool("cl_waiting", 1);
+    pair.pooler.admin().sql("SET query_wait_notify = 0.1");
+    client.until(b'N');
+    // Who waits within the login must not hear of it before AuthenticationOk.
+    let database = Database::new();
+    let gate = Gate::before(database.port);
+    gate.shut();
+    let pooler = Setup::new(&database)
+        .by_port(gate.port)
+        .setting("query_wait_notify = 0.05")
+        .setting("login_notify_message = \"welcome\"")
+        .start();
+    let output = std::thread::scope(|scope| {
+        let login = scope.spawn(|| pooler.psql(&["-c", "SELECT 'in'"]));
+        let waits =
+            || (pooler.pool("maxwait_us") + pooler.pool("maxwait") * 1_000_000 > 300_000).then_some(());
+        assert!(wait_until(PATIENCE, waits).is_some(), "{}", pooler.log());
+        gate.open();
+        login.join().unwrap()
+    });
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "NOTICE:  welcome\n", "{output:?}");
 }

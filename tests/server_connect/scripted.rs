@@ -39,6 +39,7 @@ fn serve(scripts: Vec<fn(&mut TcpStream)>) -> ConnectSpec {
             sslmode: SslMode::Disable,
             tls: Arc::new(ServerTls::build(&Settings::default()).unwrap()),
             keepalive: Keepalive::default(),
+            names: None,
         },
         user: "somebody".to_owned(),
         database: "somewhere".to_owned(),

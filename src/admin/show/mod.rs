@@ -9,12 +9,14 @@ mod pools;
 mod settings;
 mod stats;
 
+use std::net::SocketAddr;
+
 use super::result::{
     Columns,
     Kind::{Int4, Int8, Text},
     Row,
 };
-use crate::{admin::commands::Commands, config::PoolMode, worker::report::ReportKind};
+use crate::{admin::commands::Commands, config::PoolMode, server::KnownName, worker::report::ReportKind};
 
 pub(super) use nodes::{WHY, why};
 
@@ -92,6 +94,7 @@ pub(super) async fn rows(commands: &Commands, what: &str) -> Vec<Row> {
         "CONFIG" => settings::config(commands),
         "LISTS" => lists(commands).await,
         "STATE" => state(commands),
+        "DNS_HOSTS" => dns_hosts(commands),
         "CLIENT_ENCODING" => one("UTF-8"),
         "DATESTYLE" => one("ISO"),
         "DEFAULT_TRANSACTION_ISOLATION" => one("read committed"),
@@ -136,12 +139,21 @@ async fn lists(commands: &Commands) -> Vec<Row> {
         ("login_clients", connections.saturating_sub(clients)),
         ("free_servers", 0),
         ("used_servers", servers),
-        ("dns_names", 0),
+        ("dns_names", commands.process.pools.names.known().len()),
         ("dns_zones", 0),
         ("dns_queries", 0),
         ("dns_pending", 0),
     ];
     items.iter().map(|(list, n)| vec![text(list), text(n)]).collect()
+}
+
+/// Addresses with port 0, as in PgBouncer.
+fn dns_hosts(commands: &Commands) -> Vec<Row> {
+    let row = |known: KnownName| {
+        let addresses = known.addresses.iter().map(|ip| SocketAddr::new(*ip, 0).to_string());
+        vec![text(known.name), text(known.ttl.as_secs()), text(addresses.collect::<Vec<_>>().join(","))]
+    };
+    commands.process.pools.names.known().into_iter().map(row).collect()
 }
 
 fn state(commands: &Commands) -> Vec<Row> {

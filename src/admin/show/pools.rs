@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     admin::commands::Commands,
-    config::Database,
+    config::{Database, LoadBalanceHosts, word_of},
     pool::PoolKey,
     worker::report::{PoolRow, ReportKind},
 };
@@ -98,10 +98,19 @@ pub(super) async fn pools(commands: &Commands) -> Vec<Row> {
             }
         }
     }
-    sums.into_values().map(|pool| pool_row(&pool)).collect()
+    let live = commands.process.config();
+    let row =
+        |pool: PoolRow| pool_row(&pool, live.resolve_database(&pool.database).as_deref().and_then(balance));
+    sums.into_values().map(row).collect()
 }
 
-fn pool_row(p: &PoolRow) -> Row {
+/// How its hosts are balanced, if there are several.
+fn balance(database: &Database) -> Option<String> {
+    let word = word_of(&database.load_balance_hosts, LoadBalanceHosts::WORDS);
+    word.filter(|_| !database.hosts.is_empty()).map(str::to_owned)
+}
+
+fn pool_row(p: &PoolRow, balance: Option<String>) -> Row {
     let counts = [
         p.cl_active,
         p.cl_waiting,
@@ -119,7 +128,7 @@ fn pool_row(p: &PoolRow) -> Row {
     ];
     let mut row = vec![text(&p.database), text(&p.user)];
     row.extend(counts.map(text));
-    row.extend([text(mode(p.mode)), None]);
+    row.extend([text(mode(p.mode)), balance]);
     row
 }
 
@@ -152,7 +161,7 @@ fn database_row(commands: &Commands, d: &Database) -> Row {
     let state = process.pools.database(&d.name);
     vec![
         text(&d.name),
-        text(&d.host),
+        text(d.host_text()),
         text(d.port),
         text(d.server_dbname()),
         d.user.clone(),
@@ -161,7 +170,7 @@ fn database_row(commands: &Commands, d: &Database) -> Row {
         text(d.reserve_pool_size.unwrap_or(global.reserve_pool_size)),
         text(live.server_lifetime(d).as_secs()),
         d.pool_mode.map(|m| mode(m).to_owned()),
-        None,
+        balance(d),
         text(live.max_db_connections(d).unwrap_or(0)),
         text(state.servers.used()),
         text(live.max_db_client_connections(d).unwrap_or(0)),

@@ -6,10 +6,11 @@ use std::fmt::Write as _;
 
 use super::parameters::{Meaning, PARAMETERS};
 use crate::config::{
-    Config, Database, Peer, Settings, User,
+    Config, Database, LoadBalanceHosts, Peer, Settings, User,
     entries::{DATABASE_KEYS, DatabaseEntry, PEER_KEYS, PeerEntry, USER_KEYS, UserEntry},
     settings::SETTINGS,
     table::Row,
+    value::HostName,
 };
 
 /// Setting, its literal, and what to think of instead.
@@ -119,8 +120,12 @@ fn database_entry(database: &Database) -> DatabaseEntry {
         let found = database.server_parameters.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.clone())
     };
+    let places = database.places();
+    let balance = database.load_balance_hosts;
+    let hosts = places.into_iter().map(|place| HostName { host: place.host, port: None });
     DatabaseEntry {
-        host: Some(database.host.clone()),
+        host: Some(hosts.collect()),
+        load_balance_hosts: (balance != LoadBalanceHosts::default()).then_some(balance),
         port: (database.port != Database::default().port).then_some(database.port),
         application_name: parameter("application_name"),
         client_encoding: parameter("client_encoding"),

@@ -58,10 +58,8 @@ const fn fixed(name: &'static str, default: &'static str, form: Form, meaning: M
     Parameter { name, default: Some(default), form, changeable: false, meaning }
 }
 
-const OFF: &[&str] = &["0"];
 const NONE: &[&str] = &[""];
 const CURVES: &str = "X25519, P-256 and P-384 are always offered";
-const DNS: &str = "names are looked up, as the system does it, for each connection";
 
 /// Every setting.
 #[rustfmt::skip]
@@ -91,10 +89,10 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     live("client_tls_sslmode", "disable", Words, Same),
     null("conffile", Text, Own),
     live("default_pool_size", "20", Int, Same),
-    fixed("disable_pqexec", "0", Flag, Only(OFF, "remove it: the simple protocol is always served")),
-    live("dns_max_ttl", "15", Time, Unused(DNS)),
-    live("dns_nxdomain_ttl", "15", Time, Unused(DNS)),
-    live("dns_zone_check_period", "0", Time, Unused(DNS)),
+    fixed("disable_pqexec", "0", Flag, Same),
+    live("dns_max_ttl", "15", Time, Same),
+    live("dns_nxdomain_ttl", "15", Time, Same),
+    live("dns_zone_check_period", "0", Time, Same),
     live("idle_transaction_timeout", "0", Time, Same),
     live("ignore_startup_parameters", "", Text, Same),
     fixed("job_name", "pgbouncer", Text, Unused("a name for services of Windows")),
@@ -106,7 +104,7 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     live("log_pooler_errors", "1", Flag, Same),
     live("log_stats", "1", Flag, Same),
     live("logfile", "", Text, Same),
-    live("login_notify_message", "", Text, Only(NONE, "remove it: no notice is sent at login")),
+    live("login_notify_message", "", Text, Same),
     live("max_client_conn", "100", Int, Same),
     live("max_db_client_connections", "0", Int, Same),
     live("max_db_connections", "0", Int, Same),
@@ -121,7 +119,7 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     live("pool_idle_timeout", "0", Time, Unused("pools without clients and servers are kept: they cost next to nothing")),
     live("pool_mode", "session", Words, Same),
     live("query_timeout", "0", Time, Same),
-    live("query_wait_notify", "5", Int, Unused("clients that wait get no notice")),
+    live("query_wait_notify", "5", Int, Same),
     live("query_wait_timeout", "120", Time, Same),
     live("reserve_pool_size", "0", Int, Same),
     live("reserve_pool_timeout", "5", Time, Same),
@@ -131,7 +129,7 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     live("server_check_delay", "30", Time, Same),
     live("server_check_query", "<empty>", Text, Same),
     live("server_connect_timeout", "15", Time, Same),
-    live("server_fast_close", "0", Flag, Only(OFF, "remove it: after RELOAD and RECONNECT clients in session mode keep their servers until they leave; KILL ends them")),
+    live("server_fast_close", "0", Flag, Same),
     live("server_idle_timeout", "600", Time, Same),
     live("server_lifetime", "3600", Time, Same),
     live("server_login_retry", "15", Time, Same),

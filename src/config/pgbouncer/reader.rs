@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     config::{
-        Database, Loaded, Peer, Problem, Problems, Settings, User, check,
+        Database, LoadBalanceHosts, Loaded, MOST_NODES, NodeAddress, Peer, Problem, Problems, Settings, User,
+        check,
         file::{Dialect, LONGEST_NAME, Reader},
         settings::{POOL_MODES, SETTINGS},
         suggest::closest,
@@ -201,6 +202,10 @@ impl<'a> IniReader<'a> {
                 self.reader.problems.push(place.problem(message).remedy(remedy));
             }
         }
+        // All of them have the one port, wherever it stands in the line.
+        let port = database.port;
+        let hosts = std::mem::take(&mut database.hosts);
+        database.set_hosts(hosts.into_iter().map(|host| NodeAddress { port, ..host }).collect());
         // In the order of pooler.toml, whatever that of the line.
         database.server_parameters.sort_by_key(|(name, _)| name.to_ascii_lowercase());
         if database.password.is_some() {
@@ -315,17 +320,15 @@ fn database_pair(database: &mut Database, key: &str, value: String) -> Result<()
     };
     match key {
         "dbname" => database.dbname = Some(value),
-        "host" if value.contains(',') => {
-            let remedy = "give one host; for a primary and its replicas write a pooler.toml (`pooler import FILE`), with nodes";
-            return Err(refused("host is a list, which is not supported", remedy));
+        "host" => {
+            let hosts: Vec<_> =
+                value.split(',').map(|host| NodeAddress::new(host.trim(), database.port)).collect();
+            if hosts.iter().any(|host| host.host.is_empty()) || hosts.len() > MOST_NODES {
+                let known = format!("write 1 to {MOST_NODES} hosts, with one comma between two");
+                return Err(refused("invalid list of hosts", known));
+            }
+            database.hosts = hosts;
         }
-        "host" if value.starts_with('@') => {
-            return Err(refused(
-                "abstract unix sockets are not supported",
-                "give a directory, or an address",
-            ));
-        }
-        "host" => database.host = value,
         "port" => database.port = port(&value)?,
         "user" => database.user = Some(value),
         "password" => database.password = Some(Secret(value)),
@@ -345,10 +348,11 @@ fn database_pair(database: &mut Database, key: &str, value: String) -> Result<()
         "connect_query" => database.connect_query = Some(value),
         "query_wait_timeout" => database.query_wait_timeout = seconds(count(key, &value)?),
         "server_lifetime" => database.server_lifetime = seconds(limit(key, &value)?),
-        // Of one host there is nothing to balance.
-        "load_balance_hosts" if ["disable", "round-robin"].contains(&value.as_str()) => {}
         "load_balance_hosts" => {
-            return Err(refused("invalid value for load_balance_hosts", "expected disable or round-robin"));
+            let found = crate::config::value_of(&value, LoadBalanceHosts::WORDS);
+            let expected =
+                || refused("invalid value for load_balance_hosts", "expected disable or round-robin");
+            database.load_balance_hosts = found.ok_or_else(expected)?;
         }
         _ => {
             let message = format!("unrecognized connection parameter: {}", key.escape_debug());

@@ -9,7 +9,10 @@ use super::{
     reader::defaults,
 };
 use crate::{
-    config::{AuthType, Change, Config, Database, PoolMode, Settings, User, settings::SETTINGS},
+    config::{
+        AuthType, Change, Config, Database, LoadBalanceHosts, NodeAddress, PoolMode, Settings, User,
+        settings::SETTINGS,
+    },
     error::Secret,
 };
 
@@ -69,10 +72,10 @@ const EXAMPLES: &[(&str, Then, &str, Then)] = &[
     ("client_tls_sslmode", Is("client_tls_sslmode", r#""disable""#), "on", Refused),
     ("conffile", Nothing, "/x", Refused),
     ("default_pool_size", Is("default_pool_size", "20"), "0x10", Is("default_pool_size", "16")),
-    ("disable_pqexec", Nothing, "1", Refused),
-    ("dns_max_ttl", Nothing, "1", Told),
-    ("dns_nxdomain_ttl", Nothing, "1", Told),
-    ("dns_zone_check_period", Nothing, "1", Told),
+    ("disable_pqexec", Is("disable_pqexec", "false"), "1", Is("disable_pqexec", "true")),
+    ("dns_max_ttl", Is("dns_max_ttl", r#""15s""#), "1", Is("dns_max_ttl", r#""1s""#)),
+    ("dns_nxdomain_ttl", Is("dns_nxdomain_ttl", r#""15s""#), "0", Is("dns_nxdomain_ttl", "0")),
+    ("dns_zone_check_period", Is("dns_zone_check_period", "0"), "5", Is("dns_zone_check_period", r#""5s""#)),
     ("idle_transaction_timeout", Is("idle_transaction_timeout", "0"), "60", Is("idle_transaction_timeout", r#""1min""#)),
     ("ignore_startup_parameters", Is("ignore_startup_parameters", "[]"), "extra_float_digits, options", Is("ignore_startup_parameters", r#"["extra_float_digits", "options"]"#)),
     ("job_name", Nothing, "x", Told),
@@ -84,7 +87,7 @@ const EXAMPLES: &[(&str, Then, &str, Then)] = &[
     ("log_pooler_errors", Is("log_pooler_errors", "true"), "0", Is("log_pooler_errors", "false")),
     ("log_stats", Is("log_stats", "true"), "0", Is("log_stats", "false")),
     ("logfile", Is("logfile", r#""""#), "/x/y.log", Is("logfile", r#""/x/y.log""#)),
-    ("login_notify_message", Nothing, "hello", Refused),
+    ("login_notify_message", Is("login_notify_message", r#""""#), "hello", Is("login_notify_message", r#""hello""#)),
     ("max_client_conn", Is("max_client_conn", "100"), "5000", Is("max_client_conn", "5000")),
     ("max_db_client_connections", Is("max_db_client_connections", "0"), "5", Is("max_db_client_connections", "5")),
     ("max_db_connections", Is("max_db_connections", "0"), "5", Is("max_db_connections", "5")),
@@ -99,7 +102,7 @@ const EXAMPLES: &[(&str, Then, &str, Then)] = &[
     ("pool_idle_timeout", Nothing, "60", Told),
     ("pool_mode", Is("pool_mode", r#""session""#), "Transaction", Is("pool_mode", r#""transaction""#)),
     ("query_timeout", Is("query_timeout", "0"), "10", Is("query_timeout", r#""10s""#)),
-    ("query_wait_notify", Nothing, "0", Told),
+    ("query_wait_notify", Is("query_wait_notify", r#""5s""#), "0", Is("query_wait_notify", "0")),
     ("query_wait_timeout", Is("query_wait_timeout", r#""2min""#), "0", Is("query_wait_timeout", "0")),
     ("reserve_pool_size", Is("reserve_pool_size", "0"), "5", Is("reserve_pool_size", "5")),
     ("reserve_pool_timeout", Is("reserve_pool_timeout", r#""5s""#), ".5", Is("reserve_pool_timeout", r#""500ms""#)),
@@ -109,7 +112,7 @@ const EXAMPLES: &[(&str, Then, &str, Then)] = &[
     ("server_check_delay", Is("server_check_delay", r#""30s""#), "0", Is("server_check_delay", "0")),
     ("server_check_query", Is("server_check_query", r#""<empty>""#), "select 'a'", Is("server_check_query", r#""select 'a'""#)),
     ("server_connect_timeout", Is("server_connect_timeout", r#""15s""#), "3", Is("server_connect_timeout", r#""3s""#)),
-    ("server_fast_close", Nothing, "1", Refused),
+    ("server_fast_close", Is("server_fast_close", "false"), "1", Is("server_fast_close", "true")),
     ("server_idle_timeout", Is("server_idle_timeout", r#""10min""#), "0", Is("server_idle_timeout", "0")),
     ("server_lifetime", Is("server_lifetime", r#""1h""#), "0", Is("server_lifetime", "0")),
     ("server_login_retry", Is("server_login_retry", r#""15s""#), "1", Is("server_login_retry", r#""1s""#)),
@@ -294,7 +297,7 @@ fn connect_strings_are_read() {
     let text = "[databases]\n\
         plain = host=h\n\
         nothing =\n\
-        full = dbname=d host=::1 port=7 user=u password='p ''q' client_encoding=UTF8 datestyle=ISO timezone=UTC \
+        full = dbname=d host=::1,@x,::1 port=7 user=u password='p ''q' client_encoding=UTF8 datestyle=ISO timezone=UTC \
                application_name=x pool_size=3 min_pool_size=1 reserve_pool=2 max_db_connections=4 \
                max_db_client_connections=5 pool_mode=TRANSACTION connect_query='select 1' query_wait_timeout=0 \
                server_lifetime=60 load_balance_hosts=disable\n\
@@ -320,6 +323,8 @@ fn connect_strings_are_read() {
         [("application_name", "x"), ("client_encoding", "UTF8"), ("DateStyle", "ISO"), ("TimeZone", "UTC")];
     let full = Database {
         port: 7,
+        hosts: ["::1", "@x", "::1"].map(|host| NodeAddress::new(host, 7)).to_vec(),
+        load_balance_hosts: LoadBalanceHosts::Disable,
         dbname: Some("d".to_owned()),
         user: Some("u".to_owned()),
         password: Some(Secret("p 'q".to_owned())),
@@ -398,8 +403,15 @@ fn every_problem_is_told_with_its_line_and_remedy_and_without_secrets() {
             "[databases]\na=password='s3cret\n",
             "p.ini:2: syntax error in connection string of database \"a\"\n",
         ),
-        ("[databases]\na=host=a,b\n", "p.ini:2: database \"a\": host is a list, which is not supported\n"),
-        ("[databases]\na=host=@x\n", "p.ini:2: database \"a\": abstract unix sockets are not supported\n"),
+        (
+            "[databases]\na=host=a,,b\n",
+            "p.ini:2: database \"a\": invalid list of hosts\n  write 1 to 64 hosts",
+        ),
+        ("[databases]\na=host=a,b port=1,2\n", "p.ini:2: database \"a\": invalid port\n"),
+        (
+            "[databases]\na=host=a load_balance_hosts=random\n",
+            "p.ini:2: database \"a\": invalid value for load_balance_hosts\n",
+        ),
         ("[databases]\na=port=70000\n", "p.ini:2: database \"a\": invalid port\n"),
         ("[databases]\na=pool_size=x\n", "p.ini:2: database \"a\": invalid value for pool_size\n"),
         ("[databases]\na=pool_mode=x\n", "p.ini:2: database \"a\": invalid pool mode: x\n"),

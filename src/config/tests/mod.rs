@@ -91,7 +91,8 @@ fn a_full_file_is_read() {
         auth_file = "users.txt"
         peer_id = 7
         [databases.app]
-        host = "db1"
+        host = ["db1", "[::1]:1", "@x"]
+        load_balance_hosts = "disable"
         port = 5433
         dbname = "app_v2"
         user = "app"
@@ -160,6 +161,8 @@ fn a_full_file_is_read() {
         name: "app".to_owned(),
         host: "db1".to_owned(),
         port: 5433,
+        hosts: vec![NodeAddress::new("db1", 5433), NodeAddress::new("::1", 1), NodeAddress::new("@x", 5433)],
+        load_balance_hosts: LoadBalanceHosts::Disable,
         nodes: Vec::new(),
         patroni: Vec::new(),
         route: Some(Route::Primary),
@@ -349,6 +352,11 @@ fn settings_that_do_not_fit_together_are_reported() {
         ("port=1", "p.toml:1: database \"a\" has no host"),
         ("host=1", "p.toml:2: invalid value for host"),
         ("host='h1,h2'", "p.toml:2: host is a list"),
+        ("host=[]", "p.toml:2: invalid value for host: the list is empty"),
+        ("host=['a', 'b,c']", "p.toml:2: invalid value for host: \"b,c\": is not one host"),
+        ("host=['a', 'b:0']", "p.toml:2: invalid value for host: \"b:0\": the port is not from"),
+        ("host=['a', '127.0.0.1:6432']", "p.toml:1: 127.0.0.1:6432 is where pooler itself listens"),
+        ("host='a'\nload_balance_hosts='random'", "p.toml:3: invalid value for load_balance_hosts"),
         ("port=1\nnodes=['h']", "p.toml:2: port is given beside nodes\n  remove it: nodes says where"),
         ("nodes=['h']\npatroni=['http://h']", "p.toml:3: patroni is given beside nodes"),
         ("patroni=['http://h']\nhost='h'", "p.toml:3: host is given beside patroni"),

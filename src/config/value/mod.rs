@@ -9,7 +9,7 @@ mod numbers;
 mod words;
 
 pub(super) use self::{
-    nodes::{Nodes, PatroniApis},
+    nodes::{HostName, Hosts, Nodes, PatroniApis},
     numbers::{AtLeast, Bytes, COUNT, Mode, Number, Time},
     words::{Choice, FilePath, Flag, List, Name, Password, Text, Word},
 };

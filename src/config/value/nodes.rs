@@ -1,6 +1,9 @@
-//! Lists of nodes, and of the APIs that tell them.
+//! Hosts, lists of nodes, and of the APIs that tell them.
 
-use super::{Codec, Input, quoted, words::List};
+use super::{
+    Codec, Input, quoted,
+    words::{List, Name},
+};
 use crate::config::{At, MOST_NODES, NodeAddress, PatroniApi};
 
 /// `["db1", "db2:5433", "[::1]:5432", "db3 weight=2", "db4 addresses=each"]`.
@@ -70,7 +73,7 @@ fn node(text: &str) -> Result<NodeAddress, String> {
         }
     }
     let (host, port) = host_and_port(address, DEFAULT_PORT).map_err(wrong)?;
-    if at == At::Each && (host.starts_with('/') || host.parse::<std::net::IpAddr>().is_ok()) {
+    if at == At::Each && (host.starts_with(['/', '@']) || host.parse::<std::net::IpAddr>().is_ok()) {
         return Err(wrong("addresses=each needs a name"));
     }
     Ok(NodeAddress { host, port, weight, at })
@@ -101,6 +104,68 @@ fn host_and_port(address: &str, default_port: u16) -> Result<(String, u16), &'st
         return Err("an IPv6 address needs brackets");
     }
     Ok((host.to_owned(), port))
+}
+
+/// A host as it is written: its port is that of the database if it has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct HostName {
+    pub host: String,
+    pub port: Option<u16>,
+}
+
+/// `"db1"`, or `["db1", "db2:5433", "[::1]:5432"]`.
+pub(in crate::config) struct Hosts;
+
+impl Codec for Hosts {
+    type Value = Vec<HostName>;
+
+    fn parse(&self, input: &Input) -> Result<Vec<HostName>, String> {
+        let Input::List(texts) = input else {
+            return Name.parse(input).map(|host| vec![HostName { host, port: None }]);
+        };
+        match texts.len() {
+            0 => Err("the list is empty".to_owned()),
+            1..=MOST_NODES => texts.iter().map(|text| host_of_list(text)).collect(),
+            _ => Err(format!("there are more than {MOST_NODES} hosts")),
+        }
+    }
+
+    fn show(&self, value: &Vec<HostName>) -> Option<String> {
+        (!value.is_empty()).then(|| value.iter().map(HostName::text).collect::<Vec<_>>().join(","))
+    }
+
+    fn literal(&self, value: &Vec<HostName>) -> String {
+        match value.as_slice() {
+            [HostName { host, port: None }] => quoted(host),
+            hosts => format!("[{}]", hosts.iter().map(|h| quoted(&h.text())).collect::<Vec<_>>().join(", ")),
+        }
+    }
+
+    fn form(&self) -> String {
+        "a host, or a list of hosts ([\"db1\", \"db2:5433\"])".to_owned()
+    }
+}
+
+impl HostName {
+    fn text(&self) -> String {
+        match self.port {
+            Some(port) if self.host.contains(':') => format!("[{}]:{port}", self.host),
+            Some(port) => format!("{}:{port}", self.host),
+            None => self.host.clone(),
+        }
+    }
+}
+
+fn host_of_list(text: &str) -> Result<HostName, String> {
+    let wrong = |what: &str| format!("\"{}\": {what}", text.escape_debug());
+    if text.contains(|c: char| c == ',' || c.is_whitespace()) {
+        return Err(wrong("is not one host"));
+    }
+    if text.parse::<std::net::Ipv6Addr>().is_ok() {
+        return Ok(HostName { host: text.to_owned(), port: None });
+    }
+    let (host, port) = host_and_port(text, 0).map_err(wrong)?;
+    Ok(HostName { host, port: (port > 0).then_some(port) })
 }
 
 /// `["http://10.0.0.1:8008", "https://db2"]`.

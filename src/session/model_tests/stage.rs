@@ -178,6 +178,7 @@ impl Stage {
             shared: &self.shared,
             max_statements: NonZeroUsize::new(self.cache),
             max_packet_size: usize::MAX,
+            simple: true,
             now: self.now,
             counts: Counts::default(),
             flush: false,

@@ -90,6 +90,7 @@ impl Relay {
             listens: true,
             heard: true,
             lacks: None,
+            simple: true,
             refuses: false,
         };
         let (used, stop) = upstream.translate(&self.from_client, &mut out);
