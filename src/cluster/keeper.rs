@@ -237,7 +237,9 @@ impl<T: Source> Keeper<T> {
             return self.gap();
         }
         source.catalog().set_tried();
-        if !std::mem::replace(&mut self.complained, true) {
+        // There is nothing to read in a database that does not exist, as its clients are told.
+        let missing = matches!(error, KeeperError::Connect(ConnectError::Refused(error)) if error.sqlstate() == Some("3D000"));
+        if !missing && !std::mem::replace(&mut self.complained, true) {
             tracing::warn!(
                 database = source.database(),
                 "{}: the catalog cannot be read: {error}",

@@ -24,7 +24,7 @@ KNOWN = {
         TERMINATED: ["test_cursor.CursorTests.test_external_close_async"],
     },
     "asyncpg": {
-        PID: ["test_listeners.TestListeners.test_listen_01", "test_listeners.TestListeners.test_listen_02",
+        PID: ["test_listeners.TestListeners.test_listen_02",
               "test_listeners.TestListeners.test_listen_notletters"],
         TERMINATED: ["test_execute.TestExecuteScript.test_execute_script_interrupted_by_server",
                      "test_pool.TestPool.test_pool_min_size_restored_after_idle_connection_loss",

@@ -173,12 +173,7 @@ const DEVIATIONS: &[[&str; 4]] = &[
         "How often names are looked up although nobody asks for connections",
         "",
     ],
-    [
-        "SHOW MEM, DNS_ZONES",
-        "Rows of objects in memory, zones",
-        "No rows: there is nothing of that",
-        "",
-    ],
+    ["SHOW MEM, DNS_ZONES", "Rows of objects in memory, zones", "No rows: there is nothing of that", ""],
 ];
 
 fn page() -> String {
