@@ -28,8 +28,8 @@ const UPSTREAM_VARIABLE: &str = "POOLER_UPSTREAM";
 /// What was asked for.
 #[derive(Debug)]
 pub enum Command {
-    /// Serve.
-    Run { source: Source, verbosity: Verbosity },
+    /// Serve. `takeover`: in the place of the process that runs.
+    Run { source: Source, verbosity: Verbosity, takeover: bool },
     /// Serve, in the place of PgBouncer.
     PgBouncer(pgbouncer::Call),
     /// Say what is wrong with a file.
@@ -155,6 +155,9 @@ struct Run {
     /// Log only warnings and errors.
     #[arg(short, long)]
     quiet: bool,
+    /// Take over from the process that runs with the same unix_socket_dir and listen_port, which ends when its clients have left.
+    #[arg(short = 'R', long)]
+    takeover: bool,
 }
 
 /// Reads the command line of the process; ends the process on `--help`, `--version` and mistakes.
@@ -233,7 +236,7 @@ fn run(
         }
         None => Source::File(file(arguments.file, exists)?),
     };
-    Ok(Command::Run { source, verbosity })
+    Ok(Command::Run { source, verbosity, takeover: arguments.takeover })
 }
 
 fn file(argument: FileArgument, exists: &dyn Fn(&Path) -> bool) -> Result<PathBuf, clap::Error> {
@@ -327,8 +330,9 @@ mod tests {
         let exists = |path: &Path| existing.iter().any(|file| Path::new(file) == path);
         let arguments = std::iter::once("pooler").chain(arguments.split_whitespace());
         match parse_from(arguments, &environment, &exists) {
-            Ok(Command::Run { source: Source::File(path), verbosity }) => {
-                format!("run {} {verbosity:?}", path.display())
+            Ok(Command::Run { source: Source::File(path), verbosity, takeover }) => {
+                let takeover = if takeover { " takeover" } else { "" };
+                format!("run {} {verbosity:?}{takeover}", path.display())
             }
             Ok(Command::Run { source: Source::Upstream { url, listen }, .. }) => {
                 format!("upstream {} {}", url.0, listen.unwrap_or_default())
@@ -351,6 +355,8 @@ mod tests {
             ("--config a.toml -v", "run a.toml Verbose"),
             ("-c a.toml -vv", "run a.toml VeryVerbose"),
             ("run -c a.toml -q", "run a.toml Quiet"),
+            ("run -R -c a.toml", "run a.toml Configured takeover"),
+            ("-c a.toml --takeover", "run a.toml Configured takeover"),
             ("check -c a.toml", "check a.toml"),
             ("import pgbouncer.ini", "import pgbouncer.ini"),
             ("demo", "demo 200 20 20 false"),

@@ -6,7 +6,7 @@ use pooler::cli::{self, Command};
 
 fn main() -> ExitCode {
     match cli::parse() {
-        Command::Run { source, verbosity } => pooler::app::run(source, verbosity),
+        Command::Run { source, verbosity, takeover } => pooler::app::run(source, verbosity, takeover),
         Command::PgBouncer(call) => pooler::app::run_as_pgbouncer(call),
         Command::Import { file } => cli::import(&file),
         Command::Check { config } => cli::check(&config),

@@ -129,7 +129,7 @@ fn start(database: &Database, cluster: &Replicated, dir: &TempDir) -> u16 {
         password_of("app")
     );
     fs::write(&file, toml).unwrap();
-    std::thread::spawn(|| pooler::app::run(Source::File(file), Verbosity::Quiet));
+    std::thread::spawn(|| pooler::app::run(Source::File(file), Verbosity::Quiet, false));
     let listens = wait_until(PATIENCE, || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
     assert!(listens.is_some(), "pooler does not listen");
     port

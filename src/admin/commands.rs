@@ -33,6 +33,17 @@ pub(crate) enum Shutdown {
     Now,
 }
 
+/// Who accepts clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Accepting {
+    /// This process.
+    Here,
+    /// Nobody: the process ends.
+    Over,
+    /// The process that has taken this one's place.
+    Elsewhere,
+}
+
 /// The operators' hand on the process.
 pub(crate) struct Commands {
     pub(crate) process: Arc<Process>,
@@ -40,7 +51,7 @@ pub(crate) struct Commands {
     apply_log: ApplyLog,
     /// One reload at a time.
     reloading: Mutex<()>,
-    closing: watch::Sender<bool>,
+    accepting: watch::Sender<Accepting>,
     shutdown: watch::Sender<Option<Shutdown>>,
     /// Changes when a configuration has been put in force.
     reloaded: watch::Sender<()>,
@@ -56,7 +67,7 @@ impl Commands {
             source,
             apply_log,
             reloading: Mutex::new(()),
-            closing: watch::Sender::new(false),
+            accepting: watch::Sender::new(Accepting::Here),
             shutdown: watch::Sender::new(None),
             reloaded: watch::Sender::new(()),
             history: History::default(),
@@ -64,9 +75,20 @@ impl Commands {
         }
     }
 
-    /// Becomes true when no more clients are to be accepted.
-    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
-        self.closing.subscribe()
+    /// Tells when no more clients are to be accepted.
+    pub(crate) fn accepting(&self) -> watch::Receiver<Accepting> {
+        self.accepting.subscribe()
+    }
+
+    /// Another process accepts clients from now on. False: this one is about to end.
+    pub(crate) fn hand_over(&self) -> bool {
+        self.accepting.send_if_modified(|accepting| {
+            let here = *accepting == Accepting::Here;
+            if here {
+                *accepting = Accepting::Elsewhere;
+            }
+            here
+        })
     }
 
     /// What kind of shutdown has been asked for.
@@ -242,7 +264,13 @@ impl Commands {
     /// Ends the process: in the way asked for, or faster if it is asked for again.
     pub(crate) fn shut_down(&self, how: Shutdown) {
         self.process.shutting_down.store(true, Ordering::Release);
-        self.closing.send_replace(true);
+        self.accepting.send_if_modified(|accepting| {
+            let here = *accepting == Accepting::Here;
+            if here {
+                *accepting = Accepting::Over;
+            }
+            here
+        });
         if how == Shutdown::WaitForServers {
             self.process.servers_closing.store(true, Ordering::Release);
             self.pause(None);

@@ -7,13 +7,16 @@ use std::{
 };
 
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{Semaphore, oneshot},
 };
 
-use super::sockets::{Listener, ListeningSocket};
+use super::sockets::{Listener, ListeningSocket, SocketFile};
 use crate::{
-    admin::{self, commands::Commands},
+    admin::{
+        self,
+        commands::{Accepting, Commands},
+    },
     client::{
         LoggedIn,
         login::{Accepted, CancelRequest, LoginContext, Opened, login},
@@ -30,17 +33,39 @@ use crate::{
 /// Cancel requests that are passed on at the same time; more wait.
 static CANCELS: Semaphore = Semaphore::const_new(128);
 
-/// Accepts until the process shuts down; on a unix socket of its own until it ends, so that the console can be reached.
-pub(super) async fn accept_loop(listener: Listener, process: Arc<Process>, commands: Arc<Commands>) {
-    let mut closing = commands.closing();
+/// How long a socket is accepted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// As long as the process takes clients.
+    Closed,
+    /// Until it ends, so that the console can be reached, or another process does it.
+    HandedOver,
+    /// Until it ends, in any case.
+    End,
+}
+
+/// Accepts for as long as it should.
+pub(super) async fn accept_loop(
+    listener: Arc<Listener>,
+    file: Option<SocketFile>,
+    until: Until,
+    process: Arc<Process>,
+    commands: Arc<Commands>,
+) {
+    let mut accepting = commands.accepting();
     let mut trouble = None;
-    let stays = matches!(listener.socket, ListeningSocket::Unix(_)) && !listener.shared;
+    let stays = until != Until::Closed;
+    let is_over = |accepting: &Accepting| match until {
+        Until::Closed => *accepting != Accepting::Here,
+        Until::HandedOver => *accepting == Accepting::Elsewhere,
+        Until::End => false,
+    };
     // A shutdown waits for those who have come before it.
     let arriving = (!stays).then(|| process.arriving());
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener.socket, &process) => accepted,
-            _ = closing.wait_for(|closed| *closed), if !stays => break,
+            _ = accepting.wait_for(is_over) => break,
         };
         match accepted {
             Ok(accepted) => {
@@ -64,14 +89,14 @@ pub(super) async fn accept_loop(listener: Listener, process: Arc<Process>, comma
             }
         }
     }
-    if let (ListeningSocket::Tcp(socket), false) = (listener.socket, listener.shared) {
-        for accepted in left(socket, &process) {
-            tokio::spawn(open(
-                accepted,
-                Some(process.arriving()),
-                Arc::clone(&process),
-                Arc::clone(&commands),
-            ));
+    if *accepting.borrow() == Accepting::Elsewhere {
+        if let Some(file) = file {
+            file.leave();
+        }
+    } else if !listener.shared {
+        for accepted in left(&listener, &process) {
+            let arriving = Some(process.arriving());
+            tokio::spawn(open(accepted, arriving, Arc::clone(&process), Arc::clone(&commands)));
         }
     }
     drop(arriving);
@@ -95,8 +120,9 @@ fn accepted(socket: TcpStream, peer: std::net::SocketAddr, process: &Process) ->
 }
 
 /// Who is connected already when the socket is to be closed: the kernel would reset them.
-fn left(socket: TcpListener, process: &Process) -> Vec<Accepted> {
-    let Ok(socket) = socket.into_std() else { return Vec::new() };
+fn left(listener: &Listener, process: &Process) -> Vec<Accepted> {
+    let ListeningSocket::Tcp(_) = listener.socket else { return Vec::new() };
+    let Ok(socket) = listener.duplicate().map(std::net::TcpListener::from) else { return Vec::new() };
     let mut left = Vec::new();
     loop {
         match socket.accept() {
@@ -184,8 +210,7 @@ async fn hand_on(client: Box<LoggedIn>, late: bool, process: &Arc<Process>, comm
 /// Passes a cancel request on. The client's connection stays open until the server has seen it.
 async fn cancel(request: &CancelRequest, process: &Process) {
     let Some((key, place)) = process.find(&request.key) else {
-        let live = process.live();
-        return process.peers.pass_on(&request.key, &live.config, &live.server_tls).await;
+        return process.pass_on(&request.key).await;
     };
     let Ok(_permit) = CANCELS.acquire().await else { return };
     let Some(worker) = process.workers.get(place.worker) else { return };

@@ -7,6 +7,8 @@ mod log;
 mod signals;
 mod sockets;
 mod statistics;
+mod succession;
+mod takeover;
 
 use std::{os::fd::OwnedFd, process::ExitCode, sync::Arc, thread};
 
@@ -29,7 +31,7 @@ use crate::{
     },
 };
 
-use self::identity::PidFile;
+use self::{identity::PidFile, succession::Estate, takeover::Heritage};
 
 /// A reason not to start.
 type StartError = Box<dyn std::error::Error + Send + Sync>;
@@ -46,17 +48,19 @@ pub struct Launch {
     pub quiet: bool,
     /// System user to become, instead of the configured one.
     pub user: Option<String>,
+    /// In the place of the process that runs.
+    pub takeover: bool,
 }
 
 /// Serves until told to stop.
-pub fn run(source: Source, verbosity: Verbosity) -> ExitCode {
-    launch(source, &Launch { verbosity, ..Launch::default() })
+pub fn run(source: Source, verbosity: Verbosity, takeover: bool) -> ExitCode {
+    launch(source, &Launch { verbosity, takeover, ..Launch::default() })
 }
 
 /// As `run`, in the way of PgBouncer.
 pub fn run_as_pgbouncer(call: pgbouncer::Call) -> ExitCode {
-    let pgbouncer::Call { config, daemon, quiet, verbosity, user } = call;
-    launch(Source::Ini(config), &Launch { verbosity, as_pgbouncer: true, daemon, quiet, user })
+    let pgbouncer::Call { config, daemon, quiet, verbosity, user, takeover } = call;
+    launch(Source::Ini(config), &Launch { verbosity, as_pgbouncer: true, daemon, quiet, user, takeover })
 }
 
 fn launch(source: Source, launch: &Launch) -> ExitCode {
@@ -68,7 +72,7 @@ fn launch(source: Source, launch: &Launch) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ready = match prepare(&loaded, launch) {
+    let mut ready = match prepare(&loaded, launch) {
         Ok(ready) => ready,
         Err(error) => {
             launch.give_up(&error.to_string());
@@ -78,7 +82,7 @@ fn launch(source: Source, launch: &Launch) -> ExitCode {
     for warning in &loaded.warnings {
         tracing::warn!("{}", warning.in_one_line());
     }
-    let result = go_on(launch, &loaded, &ready).and_then(|()| serve(source, loaded, ready));
+    let result = go_on(launch, &loaded, &mut ready).and_then(|()| serve(source, loaded, ready));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -96,6 +100,8 @@ struct Ready {
     log: log::Log,
     /// Sockets that systemd has opened.
     passed: Vec<OwnedFd>,
+    /// What the process has whose place this one takes.
+    heritage: Option<Heritage>,
 }
 
 /// Everything up to the log. The order is PgBouncer's: files of TLS may be those of root.
@@ -117,16 +123,24 @@ fn prepare(loaded: &Loaded, launch: &Launch) -> Result<Ready, StartError> {
         return Err("daemon needs pidfile configured".into());
     }
     let log = log::Log::start(settings, launch.verbosity, !launch.quiet)?;
-    Ok(Ready { client_tls, server_tls, log, passed })
+    Ok(Ready { client_tls, server_tls, log, passed, heritage: None })
 }
 
 /// What has to be seen to once there is a log: who else runs, and the background.
-fn go_on(launch: &Launch, loaded: &Loaded, ready: &Ready) -> Result<(), StartError> {
+fn go_on(launch: &Launch, loaded: &Loaded, ready: &mut Ready) -> Result<(), StartError> {
     let settings = &loaded.config.settings;
-    if launch.as_pgbouncer && ready.passed.is_empty() && sockets::is_in_use(settings) {
+    if launch.takeover {
+        ready.heritage = takeover::ask(settings)?;
+        if ready.heritage.is_none() {
+            tracing::info!("old process not found, try to continue normally");
+        }
+    }
+    let alone = ready.heritage.is_none() && ready.passed.is_empty();
+    if launch.as_pgbouncer && alone && sockets::is_in_use(settings) {
         return Err("unix socket is in use, cannot continue".into());
     }
-    if let Some(path) = &settings.pidfile {
+    // That of the old process goes with it.
+    if let Some(path) = settings.pidfile.as_ref().filter(|_| ready.heritage.is_none()) {
         identity::PidFile::check(path)?;
     }
     if launch.daemon {
@@ -160,7 +174,7 @@ impl Launch {
 }
 
 fn serve(source: Source, loaded: Loaded, ready: Ready) -> Result<(), StartError> {
-    let Ready { client_tls, server_tls, log, passed } = ready;
+    let Ready { client_tls, server_tls, log, passed, heritage } = ready;
     let live = Live { client_tls, server_tls, config: Arc::new(loaded.config) };
     let count = worker_count(&live.config.settings);
     let runtime = Builder::new_multi_thread()
@@ -169,7 +183,7 @@ fn serve(source: Source, loaded: Loaded, ready: Ready) -> Result<(), StartError>
         .enable_all()
         .build()?;
     let (process, threads) = start_workers(live, count, &runtime)?;
-    let result = runtime.block_on(listen_until_stopped(&process, source, log.apply(), passed));
+    let result = runtime.block_on(listen_until_stopped(&process, source, log.apply(), passed, heritage));
     for worker in &process.workers {
         worker.send(Message::Stop);
     }
@@ -186,26 +200,46 @@ async fn listen_until_stopped(
     source: Source,
     apply_log: ApplyLog,
     passed: Vec<OwnedFd>,
+    mut heritage: Option<Heritage>,
 ) -> Result<(), StartError> {
     let settings = process.config().settings.clone();
-    let listeners = if passed.is_empty() {
-        sockets::bind(&settings).await?
+    let passed_by_systemd = !passed.is_empty();
+    let listeners = if !passed_by_systemd {
+        let sockets = heritage.as_mut().map(|heritage| std::mem::take(&mut heritage.sockets));
+        sockets::bind(&settings, sockets::inherit(sockets.unwrap_or_default())?).await?
     } else {
         tracing::info!(
             "sockets passed by systemd: listen_addr, listen_port, unix_socket_dir make no difference"
         );
         sockets::take(passed)?
     };
-    let _pidfile = settings.pidfile.as_deref().map(PidFile::write).transpose()?;
+    let taken_over = heritage.is_some();
+    if let Some(heritage) = heritage
+        && let Some(cancels) = tokio::task::spawn_blocking(move || heritage.go()).await??
+    {
+        // Nobody else sets it.
+        let _ = process.predecessor.set(cancels);
+    }
+    let pidfile = match settings.pidfile.as_deref().map(PidFile::write).transpose() {
+        Err(error) if taken_over => {
+            // Too late to give up: the old process serves nobody new.
+            tracing::error!("{error}");
+            None
+        }
+        written => written?,
+    };
+    let successor = if passed_by_systemd { None } else { takeover::listen(&settings) };
     let commands = Arc::new(Commands::new(Arc::clone(process), source, apply_log));
     process.discover();
     tokio::spawn(keep_names(Arc::downgrade(process)));
+    let mut estate = Estate::new(pidfile);
     for listener in listeners {
         tracing::info!("listening on {}", listener.name);
-        tokio::spawn(listener::accept_loop(listener, Arc::clone(process), Arc::clone(&commands)));
+        estate.accept_on(listener, process, &commands);
     }
     commands.open_minimum();
     tokio::spawn(statistics::keep(Arc::clone(&commands)));
+    let pidfile = succession::keep(estate, successor, process, &commands);
     tracing::info!(
         "process up: pooler {}, {} workers, pid {}",
         env!("CARGO_PKG_VERSION"),
@@ -214,6 +248,7 @@ async fn listen_until_stopped(
     );
     identity::notify_systemd("READY=1");
     signals::until_stopped(&commands).await?;
+    drop(pidfile);
     Ok(())
 }
 

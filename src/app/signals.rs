@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::identity;
-use crate::admin::commands::{Commands, Shutdown};
+use crate::admin::commands::{Accepting, Commands, Shutdown};
 
 /// How often it is looked whether everybody has left.
 const POLL: Duration = Duration::from_millis(100);
@@ -105,7 +105,10 @@ pub(super) async fn until_stopped(commands: &Arc<Commands>) -> io::Result<()> {
     }
     let limit = commands.process.config().settings.shutdown_timeout;
     let deadline = (!limit.is_zero()).then(|| Instant::now() + limit);
-    identity::notify_systemd(&stopping(limit));
+    // Who has handed over is not the service any more.
+    if *commands.accepting().borrow() != Accepting::Elsewhere {
+        identity::notify_systemd(&stopping(limit));
+    }
     loop {
         let how = *requests.borrow_and_update();
         if how == Some(Shutdown::Now) {

@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     os::{
-        fd::{FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd},
         unix::fs::{FileTypeExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
@@ -27,7 +27,7 @@ pub(super) struct Listener {
     /// Somebody else accepts on it, too, or will: what is not accepted here is not lost.
     pub(super) shared: bool,
     /// To be removed at the end.
-    _file: Option<SocketFile>,
+    pub(super) file: Option<SocketFile>,
 }
 
 pub(super) enum ListeningSocket {
@@ -38,10 +38,23 @@ pub(super) enum ListeningSocket {
 /// The file of a unix socket; removed at the end.
 pub(super) struct SocketFile(PathBuf);
 
+impl SocketFile {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// It is somebody else's from now on.
+    pub(super) fn leave(mut self) {
+        self.0.clear();
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Somebody else may have removed it.
-        let _ = std::fs::remove_file(&self.0);
+        // Somebody else may have removed it, or have it now.
+        if !self.0.as_os_str().is_empty() {
+            let _ = std::fs::remove_file(&self.0);
+        }
     }
 }
 
@@ -66,24 +79,43 @@ impl BindError {
     }
 }
 
-/// Opens everything that the settings name.
-pub(super) async fn bind(settings: &Settings) -> Result<Vec<Listener>, BindError> {
+/// Opens everything that the settings name and that is not open already.
+pub(super) async fn bind(settings: &Settings, mut open: Vec<Listener>) -> Result<Vec<Listener>, BindError> {
     let mut listeners = Vec::new();
     for host in &settings.listen_addr {
-        listeners.append(&mut bind_host(host, settings).await?);
+        listeners.append(&mut bind_host(host, settings, &mut open).await?);
     }
     if let Some(path) = socket_path(settings) {
-        listeners.push(bind_unix(&path, settings)?);
+        listeners.push(match take_out(&path.display().to_string(), &mut open) {
+            Some(listener) => listener,
+            None => bind_unix(&path, settings)?,
+        });
+    }
+    for listener in open {
+        tracing::info!("listening on {} no more", listener.name);
     }
     Ok(listeners)
 }
 
+fn take_out(name: &str, open: &mut Vec<Listener>) -> Option<Listener> {
+    let at = open.iter().position(|listener| listener.name == name)?;
+    Some(open.swap_remove(at))
+}
+
 /// One entry of listen_addr. Of several addresses it is enough that there are some: machines without IPv6 have only
 /// one of those of `localhost` and `*`.
-async fn bind_host(host: &str, settings: &Settings) -> Result<Vec<Listener>, BindError> {
+async fn bind_host(
+    host: &str,
+    settings: &Settings,
+    open: &mut Vec<Listener>,
+) -> Result<Vec<Listener>, BindError> {
     let (mut listeners, mut missing) = (Vec::new(), None);
     for address in resolve(host, settings.listen_port).await? {
         let name = address.to_string();
+        if let Some(listener) = take_out(&name, open) {
+            listeners.push(listener);
+            continue;
+        }
         match bind_tcp(address, settings) {
             Ok(listener) => listeners.push(Listener::own(ListeningSocket::Tcp(listener), name, None)),
             Err(error) if is_missing(&error) => {
@@ -144,7 +176,7 @@ fn bind_tcp(address: SocketAddr, settings: &Settings) -> io::Result<TcpListener>
     TcpListener::from_std(socket.into())
 }
 
-fn bind_unix(path: &Path, settings: &Settings) -> Result<Listener, BindError> {
+pub(super) fn bind_unix(path: &Path, settings: &Settings) -> Result<Listener, BindError> {
     let name = path.display().to_string();
     let fail = |e| BindError::new(&name, e);
     if std::fs::metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
@@ -168,8 +200,16 @@ fn bind_unix(path: &Path, settings: &Settings) -> Result<Listener, BindError> {
 }
 
 impl Listener {
+    /// Another descriptor of the socket.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        match &self.socket {
+            ListeningSocket::Tcp(socket) => socket.as_fd().try_clone_to_owned(),
+            ListeningSocket::Unix(socket) => socket.as_fd().try_clone_to_owned(),
+        }
+    }
+
     fn own(socket: ListeningSocket, name: String, file: Option<SocketFile>) -> Self {
-        Self { socket, name, shared: false, _file: file }
+        Self { socket, name, shared: false, file }
     }
 
     /// One that somebody else has opened.
@@ -191,7 +231,7 @@ impl Listener {
                 (ListeningSocket::Unix(UnixListener::from_std(socket.into())?), name)
             }
         };
-        Ok(Self { socket, name, shared: true, _file: None })
+        Ok(Self { socket, name, shared: true, file: None })
     }
 }
 
@@ -207,6 +247,20 @@ pub(super) fn passed_by_systemd() -> Vec<OwnedFd> {
     #[allow(unsafe_code)]
     let own = |fd| unsafe { OwnedFd::from_raw_fd(fd) };
     (FIRST_PASSED..FIRST_PASSED.saturating_add(count)).take_while(is_open).map(own).collect()
+}
+
+/// Accepts on sockets that the process before this one has opened, which are this one's from now on.
+pub(super) fn inherit(sockets: Vec<OwnedFd>) -> Result<Vec<Listener>, BindError> {
+    let listeners = sockets.into_iter().map(|descriptor| {
+        let listener = Listener::passed(descriptor);
+        let own = |listener: Listener| {
+            let path =
+                matches!(listener.socket, ListeningSocket::Unix(_)).then(|| PathBuf::from(&listener.name));
+            Listener { shared: false, file: path.map(SocketFile), ..listener }
+        };
+        listener.map(own).map_err(|error| BindError::new("a socket of the old process", error))
+    });
+    listeners.collect()
 }
 
 /// Accepts on sockets that systemd has opened, whatever the settings say.

@@ -20,6 +20,8 @@ pub struct Call {
     pub verbosity: Verbosity,
     /// `-u`
     pub user: Option<String>,
+    /// `-R`
+    pub takeover: bool,
 }
 
 /// What else may come of a command line.
@@ -44,7 +46,7 @@ const OPTIONS: &[(&str, char, bool)] = &[
 
 /// Reads the arguments behind the program's name.
 pub(super) fn parse(program: &str, arguments: impl IntoIterator<Item = OsString>) -> Result<Call, Instead> {
-    let mut read = Read { program, daemon: false, quiet: false, verbose: 0, user: None };
+    let mut read = Read { program, daemon: false, quiet: false, verbose: 0, user: None, takeover: false };
     let mut files = Vec::new();
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
@@ -70,6 +72,7 @@ pub(super) fn parse(program: &str, arguments: impl IntoIterator<Item = OsString>
                 _ => Verbosity::VeryVerbose,
             },
             user: read.user,
+            takeover: read.takeover,
         }),
         Err(_) => Err(read.mistake("no configuration file specified")),
     }
@@ -81,6 +84,7 @@ struct Read<'a> {
     quiet: bool,
     verbose: u8,
     user: Option<String>,
+    takeover: bool,
 }
 
 impl Read<'_> {
@@ -143,11 +147,7 @@ impl Read<'_> {
             'u' => self.user = Some(value),
             'V' => return Err(Instead::Told(format!("{VERSION}\n"))),
             'h' => return Err(Instead::Told(help(self.program))),
-            _ => {
-                return Err(self.mistake(
-                    "online restart (-R) is not supported: set so_reuseport = 1, start the new process, then stop the old one with SIGTERM",
-                ));
-            }
+            _ => self.takeover = true,
         }
         Ok(())
     }
@@ -160,6 +160,7 @@ fn help(program: &str) -> String {
          Options:\n\
          \x20 -d, --daemon         run in background (as a daemon)\n\
          \x20 -q, --quiet          run quietly\n\
+         \x20 -R, --reboot         take over from the process that runs\n\
          \x20 -u, --user=USERNAME  assume identity of USERNAME\n\
          \x20 -v, --verbose        increase verbosity\n\
          \x20 -V, --version        show version, then exit\n\
@@ -190,8 +191,11 @@ mod tests {
             ("--us=me --da -- a.ini", true, false, Verbosity::Configured, Some("me")),
         ] {
             let user = user.map(str::to_owned);
-            let expected = Call { config: "a.ini".into(), daemon, quiet, verbosity, user };
+            let expected = Call { config: "a.ini".into(), daemon, quiet, verbosity, user, takeover: false };
             assert_eq!(read(line), Ok(expected), "{line}");
+        }
+        for line in ["-R a.ini", "-dR a.ini", "--reboot a.ini"] {
+            assert!(read(line).is_ok_and(|call| call.takeover), "{line}");
         }
     }
 
@@ -206,8 +210,6 @@ mod tests {
             ("--user", "option '--user' requires an argument"),
             ("--quiet=x a", "option '--quiet' doesn't allow an argument"),
             ("--ver a", "option '--ver' is ambiguous; possibilities: '--verbose' '--version'"),
-            ("-R a", "online restart (-R) is not supported: set so_reuseport = 1"),
-            ("--reboot a", "online restart (-R) is not supported: set so_reuseport = 1"),
         ] {
             let Err(Instead::Mistake(text)) = read(line) else { panic!("{line}") };
             assert!(text.starts_with(&format!("pgbouncer: {expected}")), "{line}: {text}");

@@ -4,7 +4,7 @@
 //! the connection is: the key must not travel in clear text then. Source: PostgreSQL docs, "Canceling Requests in
 //! Progress".
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use super::{
     ConnectError, Keepalive, ServerAddress,
@@ -54,6 +54,13 @@ impl PeerConnection {
     pub async fn open(address: &ServerAddress, timeout: Duration) -> Result<Self, ConnectError> {
         let target = || format!("{}:{}", address.host, address.port);
         bounded(timeout, target, Box::pin(open_as_peer(address))).await.map(Self)
+    }
+
+    /// Connects to a unix socket.
+    pub async fn at(path: &Path, timeout: Duration) -> Result<Self, ConnectError> {
+        let open =
+            |_| Box::pin(async { Wire::open(Endpoint::Unix(path.to_owned()), &Keepalive::default()).await });
+        bounded(timeout, || path.display().to_string(), open).await.map(Self)
     }
 
     /// Sends the request and waits until the peer closes the connection: then it has seen to it.

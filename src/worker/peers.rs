@@ -54,14 +54,18 @@ impl Drop for Counted<'_> {
 }
 
 impl Peers {
+    /// The other process that may have made a key.
+    pub(crate) fn maker<'c>(&self, key: &BackendKeyData, config: &'c Config) -> Option<&'c Peer> {
+        let id = peering::peer_of(key);
+        let own = config.settings.peer_id;
+        if own == 0 || own == id { None } else { config.peers.get(&id) }
+    }
+
     /// Passes a request on that is for no client of this process, if there is somebody who may know its key. Ends when
     /// that one has seen to it.
     pub(crate) async fn pass_on(&self, key: &BackendKeyData, config: &Config, tls: &Arc<ServerTls>) {
-        let id = peering::peer_of(key);
-        if config.settings.peer_id == 0 || config.settings.peer_id == id {
-            return;
-        }
-        let Some(peer) = config.peers.get(&id) else { return };
+        let Some(peer) = self.maker(key, config) else { return };
+        let id = peer.id;
         let Some(key) = peering::passed_on(key) else {
             tracing::warn!(
                 "a cancel request for peer {id} has been passed on too often: see peer_id and peers"

@@ -2,8 +2,9 @@
 
 use std::{
     hash::{BuildHasher as _, RandomState},
+    path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError, RwLock, Weak,
+        Arc, Mutex, OnceLock, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -104,6 +105,8 @@ pub(crate) struct Process {
     pub(crate) pools: Pools,
     pub(crate) directory: Directory,
     pub(crate) peers: Peers,
+    /// The process whose place this one has taken, which may have clients yet: where cancel requests for them reach it.
+    pub(crate) predecessor: OnceLock<PathBuf>,
     pub(crate) discovery: Discovery,
     pub(crate) listeners: Listeners,
     pub(crate) logins: Arc<LoginShared>,
@@ -139,6 +142,7 @@ impl Process {
             pools,
             directory: Directory::default(),
             peers: Peers::default(),
+            predecessor: OnceLock::new(),
             discovery: Discovery::default(),
             listeners: Listeners::default(),
             workers,
@@ -340,6 +344,22 @@ impl Process {
         // Keys from before there were peers count no hops.
         let made = peering::as_made(key);
         [key.clone(), made].into_iter().find_map(|key| self.directory.get(&key).map(|place| (key, place)))
+    }
+
+    /// A cancel request that is for no client of this process. Goes to one other at most: whoever gets it twice may have begun
+    /// something else in between.
+    pub(crate) async fn pass_on(&self, key: &BackendKeyData) {
+        let live = self.live();
+        match self.predecessor.get() {
+            Some(path) if self.peers.maker(key, &live.config).is_none() => {
+                let limit = live.config.settings.cancel_wait_timeout;
+                let passed = async { server::PeerConnection::at(path, limit).await?.cancel(key).await };
+                if let Err(error) = passed.await {
+                    tracing::debug!("the process before this one takes no cancel request: {error}");
+                }
+            }
+            _ => self.peers.pass_on(key, &live.config, &live.server_tls).await,
+        }
     }
 
     /// The worker for a new client; counts one more there. `moves`: the client may go to another one later.

@@ -179,9 +179,6 @@ fn command_line_is_that_of_pgbouncer() {
         assert_eq!(output.status.code(), Some(0));
         assert!(out(&output).starts_with(first), "{}", out(&output));
     }
-    let takeover = stage.run(program, &["-R", "pgbouncer.ini"]);
-    assert_eq!(takeover.status.code(), Some(1));
-    assert!(err(&takeover).contains("-R) is not supported: set so_reuseport = 1"), "{}", err(&takeover));
     // The same by the command.
     let output = stage.run(env!("CARGO_BIN_EXE_pooler"), &["pgbouncer", "-V"]);
     assert!(out(&output).starts_with("PgBouncer 1."), "{}", err(&output));
@@ -634,4 +631,40 @@ fn the_toml_that_import_prints_can_be_used() {
     stage.file("p.ini", INI);
     let checked = stage.run(program, &["check", "-c", "p.ini"]);
     assert!(out(&checked).contains("p.ini: ok (0 databases"), "{}", out(&checked));
+}
+
+#[test]
+fn online_restart_takes_the_place_of_the_old_process() {
+    let stage = Stage::new();
+    let program = stage.path("pgbouncer");
+    let program = program.to_str().unwrap();
+    stage.file("p.ini", &format!("{INI}pidfile = p.pid\nlogfile = p.log\n"));
+    let pid = || stage.read("p.pid").trim().parse::<u32>().ok();
+    let start = || {
+        let before = pid();
+        let started = stage.run(program, &["-d", "-R", "p.ini"]);
+        assert_eq!((started.status.code(), out(&started).as_str()), (Some(0), ""), "{}", err(&started));
+        let new = wait_until(PATIENCE, || pid().filter(|_| pid() != before));
+        Daemon(new.unwrap_or_else(|| panic!("{}", stage.read("p.log"))))
+    };
+    let first = start();
+    assert!(stage.read("p.log").contains("LOG old process not found, try to continue normally"));
+    let socket = stage.path(&stage.filled(".s.PGSQL.@PORT@"));
+    let second = start();
+    let gone = wait_until(PATIENCE, || {
+        let status = fs::read_to_string(format!("/proc/{}/status", first.0)).unwrap_or_default();
+        (status.is_empty() || status.contains("State:\tZ")).then_some(())
+    });
+    assert!(gone.is_some(), "{}", stage.read("p.log"));
+    for line in [
+        &format!("LOG taking over 1 sockets from process {}", first.0),
+        &format!("LOG process {} has taken over", second.0),
+        "LOG client connections dropped, exiting",
+    ] {
+        assert!(stage.read("p.log").contains(line), "{line} in\n{}", stage.read("p.log"));
+    }
+    assert!(socket.exists());
+    assert_eq!(pid(), Some(second.0));
+    signal(second.0, "TERM").unwrap();
+    assert!(wait_until(PATIENCE, || (!socket.exists() && pid().is_none()).then_some(())).is_some());
 }

@@ -2,7 +2,10 @@
 
 use std::{
     fs,
+    io::Write as _,
     net::TcpStream,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
         Mutex,
@@ -27,11 +30,13 @@ const SLEEPING: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = cu
 struct Instance {
     process: Guarded,
     dir: TempDir,
+    /// Where its unix socket is.
+    sockets: PathBuf,
     port: u16,
 }
 
 impl Instance {
-    /// With these lines in `[pooler]` and these sections; `@DIR@` is its own directory. `before` is what runs it.
+    /// With these lines in `[pooler]` and these sections. `before` is what runs it.
     fn start(
         database: &Database,
         port: u16,
@@ -40,22 +45,43 @@ impl Instance {
         settings: &str,
         sections: &str,
     ) -> Self {
+        let sockets = dir.path().to_owned();
+        let settings = format!("listen_port = {port}\n{settings}");
+        Self::start_at(&sockets, database, port, dir, (before, &[]), &settings, sections)
+    }
+
+    /// In the place of this one.
+    fn take_over(&self, database: &Database, settings: &str) -> Self {
+        let dir = TempDir::new(None).unwrap();
+        let settings = format!("listen_port = {}\n{settings}", self.port);
+        Self::start_at(&self.sockets, database, self.port, dir, (&[], &["-R"]), &settings, "")
+    }
+
+    fn start_at(
+        sockets: &Path,
+        database: &Database,
+        port: u16,
+        dir: TempDir,
+        (before, options): (&[&str], &[&str]),
+        settings: &str,
+        sections: &str,
+    ) -> Self {
         let toml = dir.path().join("pooler.toml");
-        let users: String = ROLES
-            .iter()
-            .map(|(role, _)| format!("[users.{role}]\npassword = \"{}\"\n", password_of(role)))
-            .collect();
+        let user = |role| format!("[users.{role}]\npassword = \"{}\"\n", password_of(role));
+        let users: String = ROLES.iter().map(|(role, _)| user(role)).collect();
         let text = format!(
-            "[pooler]\nlisten_port = {port}\nunix_socket_dir = \"@DIR@\"\n{settings}\n[databases.{}]\n\
+            "[pooler]\nunix_socket_dir = \"{}\"\n{settings}\n[databases.{}]\n\
              host = \"127.0.0.1\"\nport = {}\n{users}{sections}",
-            database.name, database.port
+            sockets.display(),
+            database.name,
+            database.port
         );
-        fs::write(&toml, text.replace("@DIR@", dir.path().to_str().unwrap())).unwrap();
+        fs::write(&toml, text).unwrap();
         let program = [env!("CARGO_BIN_EXE_pooler"), "run", "-c", toml.to_str().unwrap()];
         let log = dir.path().join("log");
         let _ = fs::remove_file(&log);
-        let process = Guarded::spawn(None, &[before, &program].concat(), &log, "TERM").unwrap();
-        let mut this = Self { process, dir, port };
+        let process = Guarded::spawn(None, &[before, &program, options].concat(), &log, "TERM").unwrap();
+        let mut this = Self { process, dir, sockets: sockets.to_owned(), port };
         let up = wait_until(PATIENCE, || {
             let ended = this.process.ended().is_some();
             (this.log().contains("process up") || ended).then_some(!ended)
@@ -74,7 +100,7 @@ impl Instance {
     }
 
     fn console(&self, command: &str) -> Vec<String> {
-        let socket = self.dir.path().join(format!(".s.PGSQL.{}", self.port));
+        let socket = self.sockets.join(format!(".s.PGSQL.{}", self.port));
         Raw::login_unix(&socket, "pooler", "pooler").sql(command)
     }
 
@@ -88,10 +114,20 @@ impl Instance {
     /// Asks it to end when all have left, which has to come; its directory.
     fn leave(mut self) -> TempDir {
         self.process.signal("TERM").unwrap();
+        self.ends();
+        self.dir
+    }
+
+    /// Ends well, by itself.
+    fn ends(&mut self) {
         let status = self.process.wait(PATIENCE).unwrap_or_else(|| panic!("goes on:\n{}", self.log()));
         assert_eq!(status.code(), Some(0), "{}", self.log());
         assert!(!self.log().contains("panicked"), "{}", self.log());
-        self.dir
+    }
+
+    /// Where a successor asks.
+    fn place(&self) -> PathBuf {
+        self.sockets.join(format!(".s.POOLER.{}", self.port))
     }
 }
 
@@ -374,4 +410,156 @@ fn sockets_that_are_meant_for_another_process_are_left_alone() {
     let instance = Instance::start(&database, port, TempDir::new(None).unwrap(), &before, "", "");
     assert_eq!(Raw::login(port, "app", &database.name, &password_of("app")).sql("SELECT 1"), ["1"]);
     instance.leave();
+}
+
+/// A client of `app` by the port that all share.
+fn login(port: u16, database: &Database) -> Raw {
+    Raw::login(port, "app", &database.name, &password_of("app"))
+}
+
+// The rehearsal: one process takes over from the other, again and again.
+#[test]
+fn takeover_fails_no_transaction_and_cancel_finds_clients_of_every_process() {
+    let (database, port) = (Database::new(), free_port().unwrap());
+    let dir = TempDir::new(None).unwrap();
+    let pidfile = dir.path().join("pid");
+    let settings = format!("default_pool_size = 5\npidfile = \"{}\"", pidfile.display());
+    let mut processes = vec![Instance::start(&database, port, dir, &[], &settings, "")];
+    let mut stay = Vec::new();
+    Bench::while_it_runs(&database, port, |bench| {
+        for turn in 0..4 {
+            bench.goes_on();
+            let mut client = login(port, &database);
+            client.sql("BEGIN");
+            stay.push(client);
+            let old = processes.last().unwrap();
+            let new = old.take_over(&database, &settings);
+            old.wait_for_log(&format!("process {} has taken over", new.process.pid()));
+            assert_eq!(fs::read_to_string(&pidfile).unwrap(), format!("{}\n", new.process.pid()), "{turn}");
+            assert_eq!(new.console("SHOW CLIENTS").iter().filter(|row| row.contains("|pooler|")).count(), 1);
+            processes.push(new);
+        }
+        bench.goes_on();
+        // Of the first process, the last one, and all in between.
+        stay.push(login(port, &database));
+        for client in &mut stay {
+            client.send(&query("SELECT pg_sleep(600)"));
+            database.wait_for(SLEEPING, &["1"]);
+            client.cancel();
+            assert_eq!(client.ready(1)[1].field(b'C'), "57014");
+            client.sql("ROLLBACK");
+            assert_eq!(client.sql("SELECT 'goes on'"), ["goes on"]);
+        }
+    });
+    drop(stay);
+    let last = processes.pop().unwrap();
+    for process in &mut processes {
+        process.ends();
+    }
+    let left: Vec<_> = fs::read_dir(&last.sockets)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with(".s."))
+        .collect();
+    assert_eq!(left.len(), 2, "sockets of processes that are gone: {left:?}");
+    assert!(login(port, &database).sql("SELECT 1") == ["1"]);
+    last.leave();
+    assert!(!pidfile.exists());
+}
+
+// S50
+#[test]
+fn descriptors_stay_as_many_as_they_were_from_process_to_process() {
+    let (database, port) = (Database::new(), free_port().unwrap());
+    let descriptors = |instance: &Instance| {
+        let count = || fs::read_dir(format!("/proc/{}/fd", instance.process.pid())).unwrap().count();
+        login(port, &database).sql("SELECT 1");
+        // The client has been forgotten, too.
+        let quiet = || (instance.log().matches("client unexpected eof").count() >= 1).then_some(());
+        assert!(wait_until(PATIENCE, quiet).is_some(), "{}", instance.log());
+        count()
+    };
+    let mut process = Instance::start(&database, port, TempDir::new(None).unwrap(), &[], "", "");
+    let first = descriptors(&process);
+    for _ in 0..3 {
+        let next = process.take_over(&database, "");
+        process.ends();
+        // The sockets of the first one have gone with it: its directory is in use.
+        let old = std::mem::replace(&mut process, next);
+        assert_eq!(descriptors(&process), first, "{}", process.log());
+        std::mem::forget(old.dir);
+    }
+    process.leave();
+}
+
+#[test]
+fn takeover_ends_with_its_time_for_those_who_stay() {
+    let (database, port) = (Database::new(), free_port().unwrap());
+    let mut old = Instance::start(
+        &database,
+        port,
+        TempDir::new(None).unwrap(),
+        &[],
+        "shutdown_timeout = \"500ms\"",
+        "",
+    );
+    let mut client = login(port, &database);
+    client.sql("BEGIN");
+    let new = old.take_over(&database, "");
+    assert_eq!(client.closed().last().unwrap().field(b'C'), "57P01");
+    old.ends();
+    assert_eq!(login(port, &database).sql("SELECT 1"), ["1"]);
+    new.leave();
+}
+
+#[test]
+fn whoever_asks_and_goes_again_changes_nothing() {
+    let (database, port) = (Database::new(), free_port().unwrap());
+    let mut old = Instance::start(&database, port, TempDir::new(None).unwrap(), &[], "", "");
+    assert_eq!(fs::metadata(old.place()).unwrap().permissions().mode() & 0o777, 0o600);
+    let taken = br#"{"Take":{"language":1}}"#;
+    let other = br#"{"Take":{"language":77}}"#;
+    let message = |body: &[u8]| [&u32::try_from(body.len()).unwrap().to_be_bytes(), body].concat();
+    for bytes in
+        [vec![], vec![0, 0], vec![0xff; 8], message(b"x"), message(taken), message(other), message(b"{}")]
+    {
+        let mut stranger = UnixStream::connect(old.place()).unwrap();
+        stranger.write_all(&bytes).unwrap();
+        stranger.shutdown(std::net::Shutdown::Write).unwrap();
+        // Until it has been seen to; what nobody has read ends in a reset.
+        let _ = std::io::copy(&mut stranger, &mut std::io::sink());
+        assert_eq!(login(port, &database).sql("SELECT 1"), ["1"]);
+    }
+    assert!(!old.log().contains("has taken over"), "{}", old.log());
+    let new = old.take_over(&database, "");
+    old.ends();
+    new.leave();
+}
+
+#[test]
+fn the_settings_of_the_new_process_say_where_it_listens() {
+    let (database, port) = (Database::new(), free_port().unwrap());
+    let both = r#"listen_addr = ["127.0.0.1", "127.0.0.2"]"#;
+    let mut old = Instance::start(&database, port, TempDir::new(None).unwrap(), &[], both, "");
+    let mut new = old.take_over(&database, r#"listen_addr = ["127.0.0.3", "127.0.0.1"]"#);
+    old.ends();
+    new.wait_for_log(&format!("listening on 127.0.0.2:{port} no more"));
+    let open = |address: &str| TcpStream::connect((address, port)).is_ok();
+    assert_eq!(["127.0.0.1", "127.0.0.2", "127.0.0.3"].map(open), [true, false, true]);
+    // One that cannot start leaves the place to the one that is there.
+    let dir = TempDir::new(None).unwrap();
+    let toml = dir.path().join("p.toml");
+    let text = format!(
+        "[pooler]\nlisten_port = {port}\nlisten_addr = [\"192.0.2.1\"]\nunix_socket_dir = \"{}\"\n\
+         [databases.a]\nhost = \"h\"\n[users.a]\npassword = \"x\"\n",
+        new.sockets.display()
+    );
+    fs::write(&toml, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pooler"));
+    let output = command.args(["-R", "-c", toml.to_str().unwrap()]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(new.process.ended().is_none());
+    assert_eq!(login(port, &database).sql("SELECT 1"), ["1"]);
+    new.wait_for_log("a successor has asked, and gone again");
+    new.leave();
 }

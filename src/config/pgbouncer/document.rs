@@ -34,9 +34,9 @@ depends on it.
 const DEVIATIONS: &[[&str; 4]] = &[
     [
         "Online restart (`-R`)",
-        "Takes over the sockets; gone in 1.26",
-        "Refused: start the new process beside the old one, then stop that with SIGTERM",
-        "`so_reuseport = 1`",
+        "Takes over all sockets, drops those with TLS; gone in 1.26",
+        "Takes over the listening sockets and the pid file. Clients stay with the old process until they leave, also those with TLS, and cancel requests find them there. Not from a PgBouncer",
+        "`shutdown_timeout` (pooler.toml) ends them",
     ],
     [
         "Sockets from systemd at a shutdown",

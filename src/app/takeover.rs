@@ -1,0 +1,244 @@
+//! A restart in which the new process takes the place of the old one: listening sockets pass from one to the other, so
+//! that nobody is ever refused, and the old process serves those who stay with it until they leave.
+//!
+//! Beside its unix socket each process listens on another one, for its successor alone: of the same user, or root.
+//!
+//! ```text
+//! new: Take               old: Sockets, with their descriptors: both may accept now
+//!      Go (it can serve)       accepts no more, has no pid file and no place any more, Gone
+//!      …                       waits for its clients, as after SIGTERM
+//! ```
+//! What ends in between changes nothing for the other side before Go, and is the new one's matter behind it. Cancel
+//! requests that the new process knows no client for go to a unix socket that the old one opens for them when it goes.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut, Read as _, Write as _},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::{fs::PermissionsExt as _, net::UnixStream},
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::unistd::Uid;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::net::UnixListener;
+
+use super::sockets::SocketFile;
+use crate::config::Settings;
+
+/// What both sides have to speak. Goes up when an older process would not understand.
+const LANGUAGE: u32 = 1;
+/// Descriptors that one message may carry (SCM_MAX_FD).
+const MOST_DESCRIPTORS: usize = 253;
+/// Longest message.
+const LONGEST: usize = 64 << 20;
+/// How long one side waits for the other.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the new process says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Heir {
+    Take { language: u32 },
+    Go { pid: u32 },
+}
+
+/// What the old process says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Elder {
+    /// So many descriptors of listening sockets come with it.
+    Sockets {
+        pid: u32,
+    },
+    Refused {
+        why: String,
+    },
+    /// Cancel requests for its clients reach it there.
+    Gone {
+        cancels: Option<PathBuf>,
+    },
+}
+
+/// Why nothing is taken over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TakeoverError {
+    #[error("cannot take over from the old process: {0}")]
+    Io(#[from] io::Error),
+    #[error("cannot take over from the old process: {0}")]
+    Refused(String),
+    #[error("a takeover needs unix_socket_dir: the old process is found there")]
+    NoDirectory,
+}
+
+/// Where a process is asked by its successor.
+fn path_of(settings: &Settings) -> Option<PathBuf> {
+    let directory = settings.unix_socket_dir.as_ref()?;
+    Some(directory.join(format!(".s.POOLER.{}", settings.listen_port)))
+}
+
+/// Where the process with this number can be reached when its place is another one's.
+pub(super) fn old_socket(settings: &Settings, pid: u32) -> Option<PathBuf> {
+    let directory = settings.unix_socket_dir.as_ref()?;
+    Some(directory.join(format!(".s.PGSQL.{}.{pid}", settings.listen_port)))
+}
+
+/// Opens the socket for a successor. Without one the process serves all the same.
+pub(super) fn listen(settings: &Settings) -> Option<(UnixListener, SocketFile)> {
+    let path = path_of(settings)?;
+    let open = || {
+        if std::os::unix::net::UnixStream::connect(&path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        {
+            // Left behind by a process that was killed.
+            std::fs::remove_file(&path)?;
+        }
+        let listener = UnixListener::bind(&path)?;
+        let file = SocketFile::new(path.clone());
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        Ok((listener, file))
+    };
+    let opened: io::Result<_> = open();
+    opened
+        .inspect_err(|error| tracing::warn!("no successor can take over, at {}: {error}", path.display()))
+        .ok()
+}
+
+/// A connection between the two.
+pub(super) struct Line(UnixStream);
+
+impl Line {
+    /// From the socket of [`listen`]; `None`: whoever it is, it may not ask.
+    pub(super) fn accepted(stream: tokio::net::UnixStream) -> Option<Self> {
+        let uid = stream.peer_cred().ok()?.uid();
+        if uid != 0 && uid != Uid::effective().as_raw() {
+            tracing::warn!("user {uid} may not take over this process");
+            return None;
+        }
+        let stream = stream.into_std().ok()?;
+        stream.set_nonblocking(false).ok()?;
+        Self::new(stream).ok()
+    }
+
+    fn new(stream: UnixStream) -> io::Result<Self> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self(stream))
+    }
+
+    /// Sends a message with descriptors.
+    pub(super) fn send(
+        &mut self,
+        message: &impl Serialize,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        let body = serde_json::to_vec(message)?;
+        let length = u32::try_from(body.len()).map_err(io::Error::other)?.to_be_bytes();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err(io::Error::other("too many descriptors"));
+        }
+        let sent = sendmsg(&self.0, &[IoSlice::new(&length)], &mut ancillary, SendFlags::NOSIGNAL)?;
+        self.0.write_all(length.get(sent..).unwrap_or_default())?;
+        self.0.write_all(&body)
+    }
+
+    /// The next message and what comes with it; `None`: the other side has ended.
+    pub(super) fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        let mut length = [0; 4];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received =
+            recvmsg(&self.0, &mut [IoSliceMut::new(&mut length)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+        let mut descriptors = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                descriptors.extend(rights);
+            }
+        }
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(io::Error::other("descriptors have been lost"));
+        }
+        self.0.read_exact(length.get_mut(received.bytes..).unwrap_or_default())?;
+        let length = usize::try_from(u32::from_be_bytes(length)).map_err(io::Error::other)?;
+        if length > LONGEST {
+            return Err(io::Error::other("message too long"));
+        }
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body)?;
+        Ok(Some((serde_json::from_slice(&body)?, descriptors)))
+    }
+}
+
+/// What a process has been given by the one before it.
+pub(super) struct Heritage {
+    line: Line,
+    /// Listening sockets.
+    pub(super) sockets: Vec<OwnedFd>,
+}
+
+/// Asks the process that runs for its sockets; `None`: there is none.
+pub(super) fn ask(settings: &Settings) -> Result<Option<Heritage>, TakeoverError> {
+    let path = path_of(settings).ok_or(TakeoverError::NoDirectory)?;
+    let stream = match UnixStream::connect(&path) {
+        Ok(stream) => stream,
+        Err(error) if is_nobody(&error) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut line = Line::new(stream)?;
+    line.send(&Heir::Take { language: LANGUAGE }, &[])?;
+    match line.receive()? {
+        Some((Elder::Sockets { pid }, sockets)) if !sockets.is_empty() => {
+            tracing::info!("taking over {} sockets from process {pid}", sockets.len());
+            Ok(Some(Heritage { line, sockets }))
+        }
+        Some((Elder::Refused { why }, _)) => Err(TakeoverError::Refused(why)),
+        _ => Err(TakeoverError::Refused("it has given no sockets".to_owned())),
+    }
+}
+
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+impl Heritage {
+    /// Tells the old process to go, which accepts nobody any more then. Where cancel requests for its clients reach it.
+    pub(super) fn go(mut self) -> Result<Option<PathBuf>, TakeoverError> {
+        self.line.send(&Heir::Go { pid: std::process::id() }, &[])?;
+        match self.line.receive()? {
+            Some((Elder::Gone { cancels }, _)) => Ok(cancels),
+            Some((Elder::Refused { why }, _)) => Err(TakeoverError::Refused(why)),
+            _ => Err(TakeoverError::Refused("it does not go".to_owned())),
+        }
+    }
+}
+
+/// Answers a successor until it says that it can serve; its process. False: it has given up, or may not.
+pub(super) fn answer(line: &mut Line, sockets: &[OwnedFd]) -> io::Result<Option<u32>> {
+    let Some((Heir::Take { language }, _)) = line.receive()? else { return Ok(None) };
+    if language != LANGUAGE {
+        let why = format!("it speaks version {LANGUAGE} of the takeover, not {language}");
+        line.send(&Elder::Refused { why }, &[])?;
+        return Ok(None);
+    }
+    let sockets: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
+    line.send(&Elder::Sockets { pid: std::process::id() }, &sockets)?;
+    match line.receive()? {
+        Some((Heir::Go { pid }, _)) => Ok(Some(pid)),
+        _ => Ok(None),
+    }
+}
+
+/// A path may be that of a unix socket.
+pub(super) fn fits(path: &Path) -> bool {
+    path.as_os_str().len() < 108
+}
