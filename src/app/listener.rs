@@ -21,6 +21,7 @@ use crate::{
     client::{
         LoggedIn,
         login::{Accepted, CancelRequest, LoginContext, Opened, login},
+        startup::Replication,
     },
     config::{PoolMode, Settings},
     pool::registry::{credentials, proved},
@@ -280,9 +281,14 @@ async fn hand_on(client: Box<LoggedIn>, process: &Arc<Process>, commands: &Arc<C
     {
         pool.offer_credentials(&credentials);
     }
-    process.watch(&pool);
-    process.functions_were_looked_at(&pool).await;
-    let moves = pool.settings().mode != PoolMode::Session;
+    let replicates = client.replication != Replication::None;
+    if !replicates || pool.seat.is_some() {
+        process.watch(&pool);
+    }
+    if !replicates {
+        process.functions_were_looked_at(&pool).await;
+    }
+    let moves = pool.settings().mode != PoolMode::Session && !replicates;
     let Some(worker) = process.place(moves) else { return };
     worker.send(Message::Client { login: client, pool });
 }

@@ -8,6 +8,7 @@ use super::{
     server::ServerState,
 };
 use crate::{
+    client::startup::Replication,
     config::{PeerAddr, PoolMode},
     session::bonds::Bond,
 };
@@ -58,6 +59,7 @@ pub(crate) struct ClientRow {
     pub(crate) id: u64,
     pub(crate) user: String,
     pub(crate) database: String,
+    pub(crate) replication: &'static str,
     pub(crate) state: &'static str,
     pub(crate) peer: PeerAddr,
     /// Unix time in microseconds.
@@ -81,6 +83,7 @@ pub(crate) struct ServerRow {
     pub(crate) id: u64,
     pub(crate) user: String,
     pub(crate) database: String,
+    pub(crate) replication: &'static str,
     pub(crate) state: &'static str,
     pub(crate) peer: String,
     pub(crate) port: u16,
@@ -134,7 +137,10 @@ impl Worker {
         for (_, client) in &self.clients {
             let Some(row) = rows.get_mut(client.shard) else { continue };
             match client.state {
-                ClientState::Waiting | ClientState::Held | ClientState::LoginWaiting => row.cl_waiting += 1,
+                ClientState::Waiting
+                | ClientState::Held
+                | ClientState::LoginWaiting
+                | ClientState::TunnelWaiting(_) => row.cl_waiting += 1,
                 _ => row.cl_active += 1,
             }
         }
@@ -164,8 +170,12 @@ impl Worker {
                     id: client.session.id,
                     user: client.info.user.clone(),
                     database: client.info.database.clone(),
+                    replication: client.info.replication.as_str(),
                     state: match client.state {
-                        ClientState::Waiting | ClientState::Held | ClientState::LoginWaiting => "waiting",
+                        ClientState::Waiting
+                        | ClientState::Held
+                        | ClientState::LoginWaiting
+                        | ClientState::TunnelWaiting(_) => "waiting",
                         ClientState::Idle => "idle",
                         _ => "active",
                     },
@@ -195,6 +205,13 @@ impl Worker {
                 id: server.id,
                 user: server.pool.key.user.clone(),
                 database: server.pool.key.database.clone(),
+                replication: match server.state {
+                    ServerState::Active(client) if server.tunnel => {
+                        self.clients.get(client).map_or(Replication::None, |c| c.info.replication)
+                    }
+                    _ => Replication::None,
+                }
+                .as_str(),
                 state: match server.state {
                     ServerState::Idle if self.is_to_be_checked(server) => "used",
                     ServerState::Idle | ServerState::Free => "idle",

@@ -45,6 +45,7 @@ mod prepared;
 mod program;
 mod reload;
 mod replicas;
+mod replication;
 mod routing_console;
 mod routing_edges;
 mod routing_table;
