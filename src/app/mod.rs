@@ -22,7 +22,9 @@ use crate::{
         tls::{ClientTls, ServerTls, TlsError},
     },
     worker::{
-        Worker, memory,
+        Worker,
+        idle::drop_idle_pools,
+        memory,
         message::{Message, WorkerHandle},
         process::{Live, MAX_WORKERS, Process, keep_names},
     },
@@ -190,6 +192,7 @@ async fn listen_until_stopped(
     let commands = Arc::new(Commands::new(Arc::clone(process), source, apply_log));
     process.discover();
     tokio::spawn(keep_names(Arc::downgrade(process)));
+    tokio::spawn(drop_idle_pools(Arc::downgrade(process)));
     for listener in listeners {
         tracing::info!("listening on {}", listener.name());
         tokio::spawn(listener.accept_loop(Arc::clone(process), Arc::clone(&commands)));

@@ -17,6 +17,7 @@ pub(crate) mod decision;
 pub(crate) mod directory;
 pub(crate) mod discovery;
 mod fair;
+pub(crate) mod idle;
 mod link;
 pub(crate) mod listeners;
 mod listening;

@@ -244,6 +244,13 @@ impl Process {
         }
     }
 
+    /// The same where somebody has begun to, and may have ended.
+    pub(super) fn look_at_functions_again(&self, pool: &Arc<Pool>) {
+        if pool.seat.is_none() && pool.database.catalogs.are_kept() {
+            self.keep_definitions(pool);
+        }
+    }
+
     /// Ends when it is known what functions of a pool's database leave in sessions, or after a while without that.
     pub(crate) async fn functions_were_looked_at(&self, pool: &Pool) {
         if !self.looks_at_functions(pool) {
@@ -277,11 +284,7 @@ impl Process {
         let reloaded = self.pools.reload(context, tls_changed);
         self.take_in(&reloaded.renewed);
         // Other hosts have other catalogs.
-        for pool in self.pools.all() {
-            if pool.seat.is_none() && pool.database.catalogs.are_kept() {
-                self.keep_definitions(&pool);
-            }
-        }
+        self.pools.all().iter().for_each(|pool| self.look_at_functions_again(pool));
         self.refresh();
         self.discover();
         reloaded.removed

@@ -53,6 +53,14 @@ pub(crate) struct PoolRow {
     pub(crate) maxwait: u64,
 }
 
+impl PoolRow {
+    /// Whether it has clients or servers.
+    pub(crate) fn is_used(&self) -> bool {
+        let servers = self.sv_active + self.sv_active_cancel + self.sv_being_canceled + self.sv_idle;
+        self.cl_active + self.cl_waiting + servers + self.sv_used + self.sv_tested + self.sv_login > 0
+    }
+}
+
 /// One client.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientRow {

@@ -48,6 +48,8 @@ impl Worker {
 
     /// Begins to connect to a server for a client, if there is room.
     pub(super) fn open_tunnel(&mut self, slot: usize) {
+        // The pool may have been replaced while it was on its way, or waited.
+        self.rehome(slot);
         let Some(client) = self.clients.get_mut(slot) else { return };
         let id = client.session.id;
         let ClientState::TunnelWaiting(wait) = &mut client.state else { return };

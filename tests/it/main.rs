@@ -24,6 +24,7 @@ mod hba;
 mod held_requests;
 mod hidden_state;
 mod hosts;
+mod idle_pools;
 mod limits;
 mod listeners;
 mod logins;
