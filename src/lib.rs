@@ -34,6 +34,7 @@
 //! and what cannot follow it keeps the server (`worker::pins`). What clients listen to is heard by one connection of their database
 //! (`worker::listeners`, `worker::listening`, `worker::notifications`; `session::channels`). Clients share as few workers as the load needs
 //! and move between transactions (`worker::balance`).
+//! Who replicates has a server alone, and all that they say passes as it is (`worker::tunnel`).
 //!
 //! # Where the database has nodes
 //!

@@ -20,6 +20,7 @@ use crate::{
     client::{
         LoggedIn,
         login::{Accepted, CancelRequest, LoginContext, Opened, login},
+        startup::Replication,
     },
     config::PoolMode,
     pool::registry::{credentials, proved},
@@ -200,9 +201,14 @@ async fn hand_on(client: Box<LoggedIn>, late: bool, process: &Arc<Process>, comm
     {
         pool.offer_credentials(&credentials);
     }
-    process.watch(&pool);
-    process.functions_were_looked_at(&pool).await;
-    let moves = pool.settings().mode != PoolMode::Session;
+    let replicates = client.replication != Replication::None;
+    if !replicates || pool.seat.is_some() {
+        process.watch(&pool);
+    }
+    if !replicates {
+        process.functions_were_looked_at(&pool).await;
+    }
+    let moves = pool.settings().mode != PoolMode::Session && !replicates;
     let Some(worker) = process.place(moves) else { return };
     worker.send(Message::Client { login: client, pool, late });
 }

@@ -25,7 +25,9 @@ use crate::{
         tls::{ClientTls, ServerTls, TlsError},
     },
     worker::{
-        Worker, memory,
+        Worker,
+        idle::drop_idle_pools,
+        memory,
         message::{Message, WorkerHandle},
         process::{Live, MAX_WORKERS, Process, keep_names},
     },
@@ -233,6 +235,7 @@ async fn listen_until_stopped(
     process.discover();
     tokio::spawn(keep_names(Arc::downgrade(process)));
     let mut estate = Estate::new(pidfile);
+    tokio::spawn(drop_idle_pools(Arc::downgrade(process)));
     for listener in listeners {
         tracing::info!("listening on {}", listener.name);
         estate.accept_on(listener, process, &commands);

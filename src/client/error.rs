@@ -76,8 +76,6 @@ pub enum LoginError {
 pub enum StartupError {
     #[error("no PostgreSQL user name specified in startup packet")]
     NoUser,
-    #[error("replication connections are not served yet")]
-    Replication,
     #[error("invalid value for parameter \"replication\": \"{0}\"")]
     ReplicationValue(String),
 }
@@ -86,7 +84,6 @@ impl Report for StartupError {
     fn sqlstate(&self) -> &'static str {
         match self {
             Self::NoUser => "28000",
-            Self::Replication => "0A000",
             Self::ReplicationValue(_) => "22023",
         }
     }
@@ -94,7 +91,6 @@ impl Report for StartupError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NoUser => None,
-            Self::Replication => Some("Connect to PostgreSQL directly for replication.".to_owned()),
             Self::ReplicationValue(_) => {
                 Some("Valid values are: \"false\", 0, \"true\", 1, \"database\".".to_owned())
             }

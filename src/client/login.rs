@@ -16,7 +16,7 @@ use super::{
     error::LoginError,
     lookup::{Found, Lookups},
     password::{Dialogue, Proof},
-    startup::Request,
+    startup::{Replication, Request},
     wire::Wire,
 };
 use crate::{
@@ -238,7 +238,9 @@ impl Login<'_> {
         }
         let tls = self.context.tls.as_ref().filter(|_| wire.is_tls());
         let binding = tls.map(|tls| Arc::clone(&tls.server_end_point)).filter(|hash| !hash.is_empty());
-        let method = method_of(config, self.peer, wire, user, database)?;
+        let physical = request.replication == Replication::Physical;
+        let target = (database, physical);
+        let method = method_of(config, self.peer, wire, user, target)?;
         let lookups = &self.context.shared.lookups;
         let lookup = if method == AuthType::Any { None } else { config.lookup(user, database) };
         let found = match &lookup {
@@ -291,6 +293,7 @@ impl Login<'_> {
             console,
             database_name: request.database,
             parameters: request.parameters,
+            replication: request.replication,
             scram_keys: session.proof.scram_keys,
             password: session.proof.password,
             looked_up: session.looked_up,
@@ -337,7 +340,7 @@ fn method_of(
     from: &PeerAddr,
     wire: &Wire,
     user: &str,
-    database: &str,
+    (database, physical): (&str, bool),
 ) -> Result<AuthType, LoginError> {
     let address = match from {
         PeerAddr::Tcp { peer, .. } => Some(peer.ip()),
@@ -345,7 +348,7 @@ fn method_of(
     };
     let demand = match config.settings.auth_type {
         AuthType::Hba => {
-            let asking = Asking { database, user, address, tls: wire.is_tls() };
+            let asking = Asking { database, user, address, tls: wire.is_tls(), physical };
             config.hba.demand(asking).ok_or(LoginError::NoRule)?
         }
         method => Demand { method, map: None },
@@ -412,7 +415,7 @@ fn log_attempt(request: &Request, peer: &PeerAddr, wire: &Wire) {
     let (db, user, peer) = (Printable(&request.database), Printable(&request.user), Peer(peer));
     let description = wire.tls_description();
     let tls = if description.is_empty() { "no" } else { description.as_str() };
-    tracing::info!(%db, %user, %tls, replication = %"no", %peer, "login attempt:");
+    tracing::info!(%db, %user, %tls, replication = %request.replication.parameter(), %peer, "login attempt:");
 }
 
 /// `ADDRESS:PORT` or `unix(PID)`.

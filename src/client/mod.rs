@@ -44,6 +44,8 @@ pub struct LoggedIn {
     /// Startup parameters other than user, database, replication, options and `_pq_.*`; those of
     /// `options` (`-c name=value`, `--name=value`) come first, as in PostgreSQL, so that a later entry wins.
     pub parameters: Vec<(String, String)>,
+    /// With another than `None`, `options` are among the parameters as they came.
+    pub replication: startup::Replication,
     /// Keys proved against a stored SCRAM secret: they log in to a server that stores the same one.
     pub scram_keys: Option<ScramKeys>,
     /// What auth_query has found of the user.

@@ -18,6 +18,39 @@ pub struct Request {
     pub database: String,
     /// As in `LoggedIn::parameters`.
     pub parameters: Vec<(String, String)>,
+    pub replication: Replication,
+}
+
+/// What a client wants to replicate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replication {
+    /// It is a client as others are.
+    #[default]
+    None,
+    /// What happens in one database.
+    Logical,
+    /// The whole cluster.
+    Physical,
+}
+
+impl Replication {
+    /// As in SHOW.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Logical => "logical",
+            Self::Physical => "physical",
+        }
+    }
+
+    /// As in a startup packet, and in the log.
+    pub fn parameter(self) -> &'static str {
+        match self {
+            Self::None => "no",
+            Self::Logical => "database",
+            Self::Physical => "yes",
+        }
+    }
 }
 
 impl Request {
@@ -28,6 +61,7 @@ impl Request {
         ignored: &[String],
     ) -> Result<Self, LoginError> {
         let (mut user, mut database, mut options) = (None, None, None);
+        let mut replication = Replication::None;
         let (mut unknown, mut rest) = (Vec::new(), Vec::with_capacity(parameters.len()));
         for (name, value) in parameters {
             // Of a name given twice the last one counts, as in PostgreSQL.
@@ -36,7 +70,7 @@ impl Request {
                 "database" => database = Some(value),
                 _ if ignored.contains(&name) => {}
                 "options" => options = Some(value),
-                "replication" => refuse_replication(&value)?,
+                "replication" => replication = replication_of(&value)?,
                 _ if name.starts_with("_pq_.") => unknown.push(name),
                 _ => rest.push((name, value)),
             }
@@ -44,6 +78,8 @@ impl Request {
         let user = user.filter(|user| !user.is_empty()).ok_or(StartupError::NoUser)?;
         let database = database.filter(|name| !name.is_empty()).unwrap_or_else(|| user.clone());
         let mut parameters = match options {
+            // The server reads them itself.
+            Some(options) if replication != Replication::None => vec![("options".to_owned(), options)],
             Some(options) => parse_options(&options)?,
             None => Vec::new(),
         };
@@ -51,7 +87,7 @@ impl Request {
         parameters.append(&mut rest);
         let protocol = negotiated(version);
         let negotiate = (protocol != version || !unknown.is_empty()).then_some(unknown);
-        Ok(Self { protocol, negotiate, user, database, parameters })
+        Ok(Self { protocol, negotiate, user, database, parameters, replication })
     }
 
     /// Adds where the client is to its application_name; one without a name is called `app`, as in PgBouncer.
@@ -77,15 +113,16 @@ fn negotiated(version: ProtocolVersion) -> ProtocolVersion {
     if version >= ProtocolVersion::V3_2 { ProtocolVersion::V3_2 } else { ProtocolVersion::V3_0 }
 }
 
-/// Refuses walsenders; a boolean that says no is fine. Spellings as in PostgreSQL's `parse_bool`: any
-/// unambiguous prefix.
-fn refuse_replication(value: &str) -> Result<(), StartupError> {
+/// `database` or a boolean. Spellings as in PostgreSQL's `parse_bool`: any unambiguous prefix.
+fn replication_of(value: &str) -> Result<Replication, StartupError> {
     let value = value.to_ascii_lowercase();
     let is = |word: &str, shortest: usize| value.len() >= shortest && word.starts_with(&value);
     if value == "0" || is("false", 1) || is("no", 1) || is("off", 2) {
-        Ok(())
-    } else if value == "1" || value == "database" || is("true", 1) || is("yes", 1) || is("on", 2) {
-        Err(StartupError::Replication)
+        Ok(Replication::None)
+    } else if value == "database" {
+        Ok(Replication::Logical)
+    } else if value == "1" || is("true", 1) || is("yes", 1) || is("on", 2) {
+        Ok(Replication::Physical)
     } else {
         Err(StartupError::ReplicationValue(value))
     }
@@ -175,19 +212,28 @@ mod tests {
     }
 
     #[test]
-    fn missing_user_and_replication_are_refused() {
+    fn missing_user_and_nonsense_about_replication_are_refused() {
         for (list, code) in [
             (&[("database", "x")][..], "28000"),
             (&[("user", "")], "28000"),
-            (&[("user", "a"), ("replication", "true")], "0A000"),
-            (&[("user", "a"), ("replication", "database")], "0A000"),
             (&[("user", "a"), ("replication", "o")], "22023"),
             (&[("user", "a"), ("options", "-B 4")], "0A000"),
         ] {
             assert_eq!(read(ProtocolVersion::V3_0, list).unwrap_err().sqlstate(), code, "{list:?}");
         }
-        for value in ["0", "f", "FALSE", "no", "off"] {
-            assert!(read(ProtocolVersion::V3_0, &[("user", "a"), ("replication", value)]).is_ok(), "{value}");
+        for (replication, values) in [
+            (Replication::None, &["0", "f", "FALSE", "no", "off"][..]),
+            (Replication::Physical, &["1", "t", "True", "yes", "on"]),
+            (Replication::Logical, &["database", "DATABASE"]),
+        ] {
+            for value in values {
+                let list = [("user", "a"), ("options", "-B 4"), ("replication", value)];
+                let list = if replication == Replication::None { &[list[0], list[2]][..] } else { &list };
+                let request = read(ProtocolVersion::V3_0, list).unwrap();
+                assert_eq!(request.replication, replication, "{value}");
+                let options = request.parameters.iter().find(|(name, _)| name == "options");
+                assert_eq!(options.map(|(_, value)| value.as_str()), list.get(2).map(|_| "-B 4"));
+            }
         }
     }
 }

@@ -43,6 +43,8 @@ struct Names {
     all: bool,
     /// The database that is called as the user.
     same: bool,
+    /// Physical replication, which `all` does not stand for.
+    replication: bool,
     names: Vec<String>,
 }
 
@@ -69,6 +71,8 @@ pub struct Asking<'a> {
     /// `None`: by unix socket.
     pub address: Option<IpAddr>,
     pub tls: bool,
+    /// For physical replication: of the whole cluster, and not of a database.
+    pub physical: bool,
 }
 
 /// What a rule demands.
@@ -191,10 +195,17 @@ impl Rule {
             (Some(network), Some(address)) => network.has(address),
             _ => true,
         };
-        by_this_way
-            && from_here
-            && (self.databases.has(asking.database) || self.databases.same && asking.database == asking.user)
-            && self.users.has(asking.user)
+        by_this_way && from_here && self.concerns(asking) && self.users.has(asking.user)
+    }
+}
+
+impl Rule {
+    fn concerns(&self, asking: Asking<'_>) -> bool {
+        let databases = &self.databases;
+        if asking.physical {
+            return databases.replication;
+        }
+        databases.has(asking.database) || databases.same && asking.database == asking.user
     }
 }
 
@@ -329,8 +340,11 @@ fn names(words: &[Word], directory: &Path, special: &[&str], refused: &[&str]) -
                 found.names.extend(self::words(line)?.into_iter().map(|word| word.text));
             }
         } else if !text.is_empty() {
-            // `replication` stands for connections that are not served.
-            found.names.extend((text != "replication").then(|| text.to_owned()));
+            match text {
+                // Of a user's name it is nothing special.
+                "replication" if special.contains(&"sameuser") => found.replication = true,
+                name => found.names.push(name.to_owned()),
+            }
         }
     }
     Ok(found)
@@ -385,7 +399,11 @@ mod tests {
 
     fn asked(hba: &Hba, database: &str, user: &str, address: &str, tls: bool) -> String {
         let address = (address != "unix").then(|| address.parse().unwrap());
-        match hba.demand(Asking { database, user, address, tls }) {
+        let (database, physical) = match database.strip_prefix("physical ") {
+            Some(database) => (database, true),
+            None => (database, false),
+        };
+        match hba.demand(Asking { database, user, address, tls, physical }) {
             None => "none".to_owned(),
             Some(demand) => METHODS.iter().find(|(_, method)| *method == demand.method).unwrap().0.to_owned(),
         }
@@ -423,6 +441,9 @@ mod tests {
             ("secure", "carol", "1.2.3.4", true, "cert"),
             ("secure", "carol", "1.2.3.4", false, "none"),
             ("replication", "carol", "1.2.3.4", false, "none"),
+            ("physical x", "carol", "1.2.3.4", false, "trust"),
+            // `all` does not stand for it.
+            ("physical x", "alice", "2001:db8::2", true, "none"),
         ] {
             assert_eq!(
                 asked(&hba, database, user, address, tls),

@@ -186,6 +186,11 @@ settings! {
         max_user_client_connections: u32 = "0", COUNT, Live;
         /// Logins at the server that each worker may have under way at the same time for one pool.
         max_connect_attempts: u32 = "4", Number(1..=1000), Live, "PgBouncer opens one at a time, so that a pool grows slowly when logins take long.";
+        /// A pool that has had no clients and no servers for so long is dropped, with its statistics; 0: never. Pools of databases
+        /// with nodes stay.
+        pool_idle_timeout: Duration = "0", Time, Live;
+        /// The same of a database that only `*` knows, with all its pools.
+        autodb_idle_timeout: Duration = "1h", Time, Live;
         /// Take the server that was idle the longest rather than the one used last.
         server_round_robin: bool = "false", Flag, Live;
     }

@@ -111,7 +111,8 @@ pub struct Pool {
     pub generation: AtomicU64,
     /// A reload has removed the database.
     removed: AtomicBool,
-    /// A reload has changed the nodes of the database: clients go to other pools with their next request.
+    /// A reload has changed the nodes of the database, or it was idle for too long: clients go to other pools with their next
+    /// request.
     replaced: AtomicBool,
     /// Wakes logins at the server that are under way when the generation changes, or when they are to be given up.
     outdated: Notify,
@@ -235,6 +236,13 @@ impl Pool {
     /// Whether the database is gone.
     pub fn is_removed(&self) -> bool {
         self.removed.load(Ordering::Acquire)
+    }
+
+    /// Nobody has used it for long: who comes nevertheless goes to another pool.
+    pub(super) fn retire(&self) {
+        self.replaced.store(true, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.outdated.notify_waiters();
     }
 
     /// The nodes of the database have changed: no client is to use this pool again.

@@ -157,6 +157,26 @@ impl Pools {
         state.catalogs.look_again();
     }
 
+    /// Drops a pool that has no servers, of a database without nodes. False if it is to stay.
+    pub fn drop_idle(&self, pool: &Arc<Pool>) -> bool {
+        let mut inner = self.lock();
+        let is_known = inner.pools.get(&pool.key).is_some_and(|known| Arc::ptr_eq(known, pool));
+        let goes = is_known && pool.open_servers() == 0 && pool.seat.is_none();
+        if goes {
+            inner.pools.remove(&pool.key);
+            pool.retire();
+        }
+        goes
+    }
+
+    /// Forgets a database that has no pools.
+    pub fn forget_database(&self, name: &str) {
+        let mut inner = self.lock();
+        if inner.concerned(Some(name)).next().is_none() {
+            inner.databases.remove(name);
+        }
+    }
+
     /// Puts a new configuration in force.
     pub fn reload(&self, context: Context<'_>, tls_changed: bool) -> Reloaded {
         let mut inner = self.lock();

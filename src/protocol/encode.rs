@@ -21,7 +21,11 @@ pub fn sized(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
 
 /// Appends a NUL-terminated string; a NUL inside would end it early, so it is left out.
 pub fn cstr(out: &mut Vec<u8>, text: &[u8]) {
-    out.extend(text.iter().copied().filter(|&b| b != 0));
+    if text.contains(&0) {
+        out.extend(text.iter().copied().filter(|&b| b != 0));
+    } else {
+        out.extend_from_slice(text);
+    }
     out.push(0);
 }
 

@@ -59,7 +59,7 @@ impl PeerConnection {
     /// Connects to a unix socket.
     pub async fn at(path: &Path, timeout: Duration) -> Result<Self, ConnectError> {
         let open =
-            |_| Box::pin(async { Wire::open(Endpoint::Unix(path.to_owned()), &Keepalive::default()).await });
+            Box::pin(async { Wire::open(Endpoint::Unix(path.to_owned()), &Keepalive::default()).await });
         bounded(timeout, || path.display().to_string(), open).await.map(Self)
     }
 

@@ -91,6 +91,16 @@ pub struct ConnectSpec {
     pub timeout: Duration,
 }
 
+impl ConnectSpec {
+    /// Logs in as a client does: with its startup parameters, and nothing is asked behind.
+    pub fn stand_in_for(&mut self, parameters: &[(String, String)]) {
+        let is_own = |name: &str| parameters.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        self.parameters.retain(|(name, _)| !is_own(name));
+        self.parameters.extend_from_slice(parameters);
+        self.connect_query = None;
+    }
+}
+
 /// A server connection that is logged in and idle (ReadyForQuery `I` has been read).
 #[derive(Debug)]
 pub struct ServerLogin {

@@ -42,6 +42,7 @@ impl Worker {
                 let _ = reply.send(None);
             }
             Some(ClientState::Linked(server)) => self.cancel_linked(*server, reply),
+            Some(ClientState::Tunnel(server)) => self.start_cancel(*server, reply),
             Some(ClientState::Console(console)) => {
                 console.cancelled.store(true, std::sync::atomic::Ordering::Release);
                 let _ = reply.send(None);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{conn::Conn, listening::Listening, message::ConsoleLink, routing::Routing};
 use crate::{
-    client::limits::ClientPermit,
+    client::{limits::ClientPermit, startup::Replication},
     config::{PeerAddr, PoolMode, User},
     protocol::BackendKeyData,
     session::{params::Params, state::ClientSession},
@@ -25,15 +25,31 @@ pub(crate) enum ClientState {
     Held,
     /// Has a server.
     Linked(usize),
+    /// Wants to replicate; waits for a server of its own.
+    TunnelWaiting(Box<TunnelWait>),
+    /// All that it sends goes to this server as it is, and the other way round.
+    Tunnel(usize),
     /// Talks to the console.
     Console(ConsoleLink),
+}
+
+/// Of a client that waits for a server of its own.
+#[derive(Debug)]
+pub(crate) struct TunnelWait {
+    /// For the server.
+    pub(crate) parameters: Vec<(String, String)>,
+    pub(crate) connecting: bool,
+    /// Not before, in microseconds of the process clock.
+    pub(crate) retry_at: u64,
+    /// With what the last attempt has ended.
+    pub(crate) last: Option<String>,
 }
 
 impl ClientState {
     /// The server that the client has.
     pub(crate) fn server(&self) -> Option<usize> {
         match self {
-            Self::Linked(slot) | Self::LoginLinked(slot) => Some(*slot),
+            Self::Linked(slot) | Self::LoginLinked(slot) | Self::Tunnel(slot) => Some(*slot),
             _ => None,
         }
     }
@@ -133,6 +149,7 @@ pub(crate) struct ClientInfo {
     pub(crate) tls: String,
     /// Its cancel key.
     pub(crate) key: BackendKeyData,
+    pub(crate) replication: Replication,
     /// Startup parameters, until they are in its label.
     pub(crate) wanted: Params,
     /// What goes out in front of AuthenticationOk (the server's SCRAM proof).

@@ -3,7 +3,7 @@
 //! A client is told what the pool's newest server told. Startup parameters that no server has accepted yet are tried on
 //! one: the client gets the server's own error if they are wrong, and the server's spelling if they are right.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use super::{
     Worker,
@@ -18,7 +18,7 @@ use super::{
     server::{Server, ServerInfo, ServerState},
 };
 use crate::{
-    client::LoggedIn,
+    client::{LoggedIn, startup::Replication},
     config::Currval,
     error::{Printable, Report as _},
     net::wire::Wire,
@@ -39,6 +39,9 @@ use crate::{
 impl Worker {
     /// A client that proved who it is, in time or when the process is shutting down.
     pub(super) fn welcome_client(&mut self, login: LoggedIn, pool: &Arc<Pool>, late: bool) {
+        if login.replication != Replication::None {
+            return self.welcome_tunnel(login, pool, late);
+        }
         let shard = self.shard(pool);
         let empty = self.process.shared.labels.intern(Params::default());
         let mut login = login;
@@ -51,14 +54,8 @@ impl Worker {
         }
         // The nodes may have changed while it was on its way.
         self.rehome(slot);
-        if late {
-            return self.fail_client(slot, &ClientError::Killed("pooler is shutting down"));
-        }
-        if pool.is_removed() {
-            return self.fail_client(slot, &ClientError::Killed("database removed"));
-        }
-        if pool.database.disabled.load(Ordering::Acquire) {
-            return self.fail_client(slot, &ClientError::Disabled(pool.key.database.clone()));
+        if let Some(error) = self.why_not_welcome(pool, late) {
+            return self.fail_client(slot, &error);
         }
         if let Some(failure) = pool.failure()
             && failure.refused
@@ -80,7 +77,7 @@ impl Worker {
         }
     }
 
-    fn insert_client(
+    pub(super) fn insert_client(
         &mut self,
         login: LoggedIn,
         shard: usize,
@@ -107,6 +104,7 @@ impl Worker {
             peer: login.peer,
             tls: login.tls_description,
             key,
+            replication: login.replication,
             wanted: Params::from_pairs(login.parameters.iter().map(|(n, v)| (n.as_str(), v.as_str()))),
             unsent: login.unsent,
             connected_at: self.process.clock.unix_micros(),
@@ -280,13 +278,25 @@ impl Worker {
 
     fn insert_server(&mut self, index: usize, pool: &Arc<Pool>, generation: u64, login: ServerLogin) {
         pool.set_failure(None);
-        let settings = pool.settings();
-        let differ = settings.hosts.len() > 1;
+        let differ = pool.settings().hosts.len() > 1;
         let settable = login.parameters.iter().filter(|(n, _)| params::is_settable(n));
         let settable = settable.filter(|(n, _)| !differ || !params::is_of_some_versions(n));
         let pairs = settable.map(|(n, v)| (n.as_str(), v.as_str()));
         let label = self.process.shared.labels.intern(Params::from_pairs(pairs));
         pool.set_welcome(Welcome { parameters: login.parameters.clone(), label: Arc::clone(&label) });
+        let Some(slot) = self.new_server(index, pool, generation, login, label) else { return };
+        self.freed.push_back(slot);
+    }
+
+    /// A server that nobody has yet, and that is in no list.
+    pub(super) fn new_server(
+        &mut self,
+        index: usize,
+        pool: &Arc<Pool>,
+        generation: u64,
+        login: ServerLogin,
+        label: Label,
+    ) -> Option<usize> {
         let id = self.process.next_id();
         let entry = self.servers.vacant_entry();
         let slot = entry.key();
@@ -295,12 +305,14 @@ impl Worker {
             Ok(wire) => wire,
             Err(error) => {
                 tracing::error!("cannot register a server's socket: {error}");
-                return pool.release_server();
+                pool.release_server();
+                return None;
             }
         };
         if let Some(shard) = self.shards.get_mut(index) {
             shard.servers += 1;
         }
+        let settings = pool.settings();
         let catalog = pool.database.catalogs.of(&login.host, login.port);
         let info = ServerInfo {
             cancel_target: login.cancel_target,
@@ -321,6 +333,7 @@ impl Worker {
             shard: index,
             id,
             session_client: false,
+            tunnel: false,
             routed: Routed::default(),
             catalog,
             obsolete: false,
@@ -342,7 +355,7 @@ impl Worker {
         if let Some(server) = self.servers.get_mut(slot) {
             server.look_at_name(&self.process.pools.names);
         }
-        self.freed.push_back(slot);
+        Some(slot)
     }
 
     /// The server cannot be reached. If it said why, and nobody is connected, those who wait are told.

@@ -18,6 +18,7 @@ use crate::{
     server::{CancelTarget, ConnectError, Notifications, ServerLogin},
     worker::{
         listeners::End,
+        process::TunnelTo,
         report::{ReportKind, WorkerReport},
     },
 };
@@ -32,6 +33,10 @@ pub(crate) enum Message {
     ConsoleOutput { client: ClientRef, bytes: Vec<u8>, close: bool },
     /// A login at a server has ended (`None`: it was given up); the pool's generation when it began.
     Connected { pool: Arc<Pool>, generation: u64, result: Option<LoginResult> },
+    /// A login at a server for one client has ended; the pool's generation when it began.
+    Tunnel { to: Box<TunnelTo>, generation: u64, result: LoginResult },
+    /// Close the least recently used idle server of this pool: one of its clients needs the place.
+    EvictOf { pool: Arc<Pool> },
     /// A server that another worker gives away.
     Server { server: Box<Server> },
     /// A client that another worker gives away, and its pool.

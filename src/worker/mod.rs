@@ -17,6 +17,7 @@ pub(crate) mod decision;
 pub(crate) mod directory;
 pub(crate) mod discovery;
 mod fair;
+pub(crate) mod idle;
 mod link;
 pub(crate) mod listeners;
 mod listening;
@@ -48,6 +49,7 @@ mod settings;
 mod tick;
 mod tokens;
 mod trying;
+mod tunnel;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -57,7 +59,7 @@ use std::{
 };
 
 use balance::Balance;
-use client::Client;
+use client::{Client, ClientState};
 use message::{Message, WorkerHandle};
 use mio::{Events, Poll, Token, event::Event};
 use queue::ShardState;
@@ -289,7 +291,7 @@ impl Worker {
             self.client_writable(slot);
         }
         let Some(client) = self.clients.get_mut(slot) else { return };
-        if closed && client.state.is_waiting() {
+        if closed && (client.state.is_waiting() || matches!(client.state, ClientState::TunnelWaiting(_))) {
             self.close_client(slot, "client unexpected eof");
         } else if client.conn.readable {
             self.client_readable(slot);
@@ -375,6 +377,10 @@ impl Worker {
             Message::ConsoleOutput { client, bytes, close } => self.console_output(client, &bytes, close),
             Message::Connected { pool, generation, result } => {
                 self.server_connected(&pool, generation, result);
+            }
+            Message::Tunnel { to, generation, result } => self.tunnel_connected(&to, generation, result),
+            Message::EvictOf { pool } => {
+                self.evict_idle_of(&pool);
             }
             Message::Server { server } => self.adopt_server(server),
             Message::Moved { client, pool } => self.adopt_client(*client, &pool),

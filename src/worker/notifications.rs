@@ -97,7 +97,11 @@ impl Worker {
                 .servers
                 .get(server)
                 .is_some_and(|server| server.session.is_free() && client.session.passing == 0),
-            ClientState::LoginWaiting | ClientState::LoginLinked(_) | ClientState::Console(_) => false,
+            ClientState::LoginWaiting
+            | ClientState::LoginLinked(_)
+            | ClientState::TunnelWaiting(_)
+            | ClientState::Tunnel(_)
+            | ClientState::Console(_) => false,
         }
     }
 

@@ -33,7 +33,7 @@ use crate::{
         discovery::Discovery,
         listeners::Listeners,
         login::secret_length,
-        message::{Message, WorkerHandle},
+        message::{ClientRef, Message, WorkerHandle},
         peers::Peers,
     },
 };
@@ -87,6 +87,14 @@ impl Clock {
     pub(crate) fn unix_of(&self, micros: u64) -> u64 {
         self.unix_start + micros
     }
+}
+
+/// Whom a server is connected to for, and with what.
+#[derive(Debug)]
+pub(crate) struct TunnelTo {
+    pub(crate) client: ClientRef,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) parameters: Vec<(String, String)>,
 }
 
 /// What is replaced as a whole by a reload.
@@ -259,6 +267,13 @@ impl Process {
         }
     }
 
+    /// The same where somebody has begun to, and may have ended.
+    pub(super) fn look_at_functions_again(&self, pool: &Arc<Pool>) {
+        if pool.seat.is_none() && pool.database.catalogs.are_kept() {
+            self.keep_definitions(pool);
+        }
+    }
+
     /// Ends when it is known what functions of a pool's database leave in sessions, or after a while without that.
     pub(crate) async fn functions_were_looked_at(&self, pool: &Pool) {
         if !self.looks_at_functions(pool) {
@@ -292,11 +307,7 @@ impl Process {
         let reloaded = self.pools.reload(context, tls_changed);
         self.take_in(&reloaded.renewed);
         // Other hosts have other catalogs.
-        for pool in self.pools.all() {
-            if pool.seat.is_none() && pool.database.catalogs.are_kept() {
-                self.keep_definitions(&pool);
-            }
-        }
+        self.pools.all().iter().for_each(|pool| self.look_at_functions_again(pool));
         self.refresh();
         self.discover();
         reloaded.removed
@@ -402,7 +413,7 @@ impl Process {
             let generation = pool.generation.load(Ordering::Acquire);
             let longest_pause = process.config().settings.server_login_retry;
             let result = tokio::select! {
-                result = Box::pin(connect(&pool, longest_pause)) => Some(result.map(Box::new)),
+                result = Box::pin(connect(&pool, longest_pause, None)) => Some(result.map(Box::new)),
                 // Another server is asked now: no reason to wait for this one, which may never answer.
                 () = outdated => None,
             };
@@ -419,6 +430,28 @@ impl Process {
             }
             if let Some(handle) = process.workers.get(worker) {
                 handle.send(Message::Connected { pool, generation, result });
+            }
+        });
+    }
+
+    /// The same for one client alone, with its startup parameters.
+    pub(crate) fn connect_tunnel(self: &Arc<Self>, to: TunnelTo) {
+        let process = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let pool = &to.pool;
+            let generation = pool.generation.load(Ordering::Acquire);
+            let settings = process.config();
+            let longest_pause = settings.settings.server_login_retry;
+            let result = Box::pin(connect(pool, longest_pause, Some(&to.parameters))).await;
+            if let Ok(login) = &result
+                && settings.settings.log_connections
+            {
+                let (database, user) = (&pool.key.database, &pool.key.user);
+                let (host, port) = (&login.host, login.port);
+                tracing::info!(database, user, host, port, "new connection to server, for replication");
+            }
+            if let Some(handle) = process.workers.get(to.client.worker) {
+                handle.send(Message::Tunnel { to: Box::new(to), generation, result: result.map(Box::new) });
             }
         });
     }
@@ -487,8 +520,16 @@ pub(crate) async fn keep_names(process: Weak<Process>) {
 }
 
 /// Opens a connection of a pool, to whichever of its hosts is the first that lets it in.
-async fn connect(pool: &Pool, longest_pause: Duration) -> Result<ServerLogin, ConnectError> {
-    let attempts = pool.attempts(Instant::now());
+/// `alone`: for one client, with its startup parameters.
+async fn connect(
+    pool: &Pool,
+    longest_pause: Duration,
+    alone: Option<&[(String, String)]>,
+) -> Result<ServerLogin, ConnectError> {
+    let mut attempts = pool.attempts(Instant::now());
+    if let Some(own) = alone {
+        attempts.iter_mut().for_each(|attempt| attempt.spec.stand_in_for(own));
+    }
     let hosts: Vec<ServerAddress> = attempts.iter().map(|attempt| attempt.spec.address.clone()).collect();
     for ServerAddress { host, port, .. } in &hosts {
         tracing::debug!(

@@ -332,7 +332,7 @@ impl Worker {
     }
 
     /// The database's or the user's limit is reached: an idle server of another pool makes room.
-    fn make_room(&mut self, index: usize) {
+    pub(super) fn make_room(&mut self, index: usize) {
         let Some(shard) = self.shards.get(index) else { return };
         let pool = Arc::clone(&shard.pool);
         let full = |b: &crate::pool::budget::Budget| b.limit() > 0 && b.used() >= b.limit();

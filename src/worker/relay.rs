@@ -49,11 +49,13 @@ impl Worker {
         match client.state {
             ClientState::Idle => self.idle_client_readable(slot),
             ClientState::Linked(server) => self.pump_client(slot, server),
+            ClientState::Tunnel(server) => self.tunnel_up(slot, server),
             ClientState::Console(_) => self.console_readable(slot),
             ClientState::Waiting
             | ClientState::Held
             | ClientState::LoginWaiting
-            | ClientState::LoginLinked(_) => {}
+            | ClientState::LoginLinked(_)
+            | ClientState::TunnelWaiting(_) => {}
         }
     }
 
@@ -481,7 +483,10 @@ impl Worker {
             let message = error.message();
             tracing::warn!(sqlstate = error.sqlstate(), "pooler error: {}", Printable(&message));
         }
-        self.send_last_words(slot, &bytes);
+        // Nobody has looked where a message ends.
+        if self.clients.get(slot).is_some_and(|client| !matches!(client.state, ClientState::Tunnel(_))) {
+            self.send_last_words(slot, &bytes);
+        }
         if let Some(client) = self.clients.get_mut(slot) {
             discard_input(&mut client.conn);
         }

@@ -9,6 +9,7 @@ use crate::{
     config::{PoolMode, SessionState},
     error::Report,
     protocol::{TransactionStatus, backend, encode, frame::HEADER},
+    server::ConnectError,
     session::{bonds::Bond, pipeline::Expected, state::NOBODY, traces::Asking},
     worker::process::pid_of,
 };
@@ -332,6 +333,9 @@ impl Worker {
     /// The client of a server has gone.
     fn abandon(&mut self, slot: usize, client: &Client) {
         let Some(server) = self.servers.get_mut(slot) else { return };
+        if server.tunnel {
+            return self.close_server(slot, "replication client is gone");
+        }
         // Without its Sync the implicit transaction must not be committed: closing rolls it back, as it would without
         // a pooler.
         let unfinished = client.session.passing > 0 || !server.session.pipeline.is_closed();
@@ -372,6 +376,11 @@ impl Worker {
 
     /// The server has closed the connection (or the connection broke).
     pub(super) fn server_gone(&mut self, slot: usize) {
+        if let Some(server) = self.servers.get(slot).filter(|server| server.tunnel)
+            && let ServerState::Active(client) = server.state
+        {
+            return self.close_client(client, "server conn crashed?");
+        }
         if let Some(ServerState::Active(client)) = self.servers.get(slot).map(|server| server.state) {
             self.tell_ready_at_once(client);
         }
@@ -452,7 +461,7 @@ impl Worker {
 
     fn say_goodbye(&self, server: &mut Server) {
         // Not into the middle of a message: the server would read it as data.
-        if server.conn.is_flushed() && server.session.pipeline.is_empty() {
+        if server.conn.is_flushed() && server.session.pipeline.is_empty() && !server.tunnel {
             let mut bytes = Vec::new();
             encode::terminate(&mut bytes);
             // The connection ends either way.
@@ -478,6 +487,22 @@ impl Worker {
         };
         self.close_server(slot, reason);
         true
+    }
+}
+
+impl ClientError {
+    /// A login at a server has failed.
+    pub(super) fn refused(error: &ConnectError) -> Self {
+        let sqlstate = match error {
+            ConnectError::Refused(server) => server.sqlstate().unwrap_or("08004"),
+            other => other.sqlstate(),
+        };
+        Self::Server(Told {
+            sqlstate: sqlstate.to_owned(),
+            message: error.message(),
+            detail: error.detail(),
+            hint: error.hint(),
+        })
     }
 }
 

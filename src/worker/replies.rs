@@ -20,6 +20,9 @@ impl Worker {
     pub(super) fn server_readable(&mut self, slot: usize) {
         for turn in 0.. {
             let Some(server) = self.servers.get(slot) else { return };
+            if server.tunnel {
+                return self.tunnel_down(slot);
+            }
             if !server.conn.readable {
                 return;
             }

@@ -8,6 +8,7 @@ use super::{
     server::ServerState,
 };
 use crate::{
+    client::startup::Replication,
     config::{PeerAddr, PoolMode},
     session::bonds::Bond,
 };
@@ -52,12 +53,21 @@ pub(crate) struct PoolRow {
     pub(crate) maxwait: u64,
 }
 
+impl PoolRow {
+    /// Whether it has clients or servers.
+    pub(crate) fn is_used(&self) -> bool {
+        let servers = self.sv_active + self.sv_active_cancel + self.sv_being_canceled + self.sv_idle;
+        self.cl_active + self.cl_waiting + servers + self.sv_used + self.sv_tested + self.sv_login > 0
+    }
+}
+
 /// One client.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientRow {
     pub(crate) id: u64,
     pub(crate) user: String,
     pub(crate) database: String,
+    pub(crate) replication: &'static str,
     pub(crate) state: &'static str,
     pub(crate) peer: PeerAddr,
     /// Unix time in microseconds.
@@ -81,6 +91,7 @@ pub(crate) struct ServerRow {
     pub(crate) id: u64,
     pub(crate) user: String,
     pub(crate) database: String,
+    pub(crate) replication: &'static str,
     pub(crate) state: &'static str,
     pub(crate) peer: String,
     pub(crate) port: u16,
@@ -134,7 +145,10 @@ impl Worker {
         for (_, client) in &self.clients {
             let Some(row) = rows.get_mut(client.shard) else { continue };
             match client.state {
-                ClientState::Waiting | ClientState::Held | ClientState::LoginWaiting => row.cl_waiting += 1,
+                ClientState::Waiting
+                | ClientState::Held
+                | ClientState::LoginWaiting
+                | ClientState::TunnelWaiting(_) => row.cl_waiting += 1,
                 _ => row.cl_active += 1,
             }
         }
@@ -164,8 +178,12 @@ impl Worker {
                     id: client.session.id,
                     user: client.info.user.clone(),
                     database: client.info.database.clone(),
+                    replication: client.info.replication.as_str(),
                     state: match client.state {
-                        ClientState::Waiting | ClientState::Held | ClientState::LoginWaiting => "waiting",
+                        ClientState::Waiting
+                        | ClientState::Held
+                        | ClientState::LoginWaiting
+                        | ClientState::TunnelWaiting(_) => "waiting",
                         ClientState::Idle => "idle",
                         _ => "active",
                     },
@@ -195,6 +213,13 @@ impl Worker {
                 id: server.id,
                 user: server.pool.key.user.clone(),
                 database: server.pool.key.database.clone(),
+                replication: match server.state {
+                    ServerState::Active(client) if server.tunnel => {
+                        self.clients.get(client).map_or(Replication::None, |c| c.info.replication)
+                    }
+                    _ => Replication::None,
+                }
+                .as_str(),
                 state: match server.state {
                     ServerState::Idle if self.is_to_be_checked(server) => "used",
                     ServerState::Idle | ServerState::Free => "idle",

@@ -114,7 +114,7 @@ impl Worker {
         Target::Shard(target)
     }
 
-    /// A client whose pool was replaced by a reload goes to the one that has taken its place.
+    /// A client whose pool was replaced, by a reload or because nobody seemed to use it, goes to the one that has taken its place.
     pub(super) fn rehome(&mut self, slot: usize) {
         let Some(client) = self.clients.get(slot) else { return };
         let Some(shard) = self.shards.get(client.shard).filter(|shard| shard.pool.is_replaced()) else {
@@ -124,6 +124,9 @@ impl Worker {
         let database = self.config.resolve_database(&old.key.database);
         let user = Arc::clone(&client.info.user_config);
         let Some(pool) = database.map(|database| self.process.pool(&database, &user)) else { return };
+        if let Some(proved) = old.proved_credentials() {
+            pool.offer_credentials(&proved);
+        }
         self.process.watch(&pool);
         let index = self.shard(&pool);
         if let Some(client) = self.clients.get_mut(slot) {

@@ -48,6 +48,8 @@ pub(crate) struct Server {
     pub(crate) id: u64,
     /// Its client has it until it leaves (pool mode `session`).
     pub(crate) session_client: bool,
+    /// It is there for one client that replicates, and what it says passes as it is.
+    pub(crate) tunnel: bool,
     /// Why its client keeps it between transactions, if it does.
     pub(crate) pin: Option<Pin>,
     /// Its address is gone from those of its host's name.

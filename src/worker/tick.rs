@@ -34,6 +34,8 @@ enum Expired {
     Behind(usize),
     /// Has waited for a server for so long that it is told.
     LongWait(usize),
+    /// Wants a server of its own.
+    Tunnel(usize),
     /// Too slow to read what it asked for.
     SlowReader(usize),
     Server(usize, &'static str),
@@ -63,6 +65,7 @@ impl Worker {
                 Expired::NotReplayed(slot) => self.refuse_open_read(slot, Refusal::NotReplayed),
                 Expired::Behind(slot) => self.fell_behind(slot),
                 Expired::LongWait(slot) => self.tell_of_wait(slot),
+                Expired::Tunnel(slot) => self.open_tunnel(slot),
                 Expired::SlowReader(slot) => self.close_client(slot, "client_write_timeout"),
                 Expired::Server(slot, _) => self.close_expired(slot),
                 Expired::Orphan(slot) => self.cancel_and_close(slot),
@@ -138,6 +141,10 @@ impl Worker {
     fn check_client(&self, slot: usize, client: &Client) -> Option<Expired> {
         let age = self.now.saturating_sub(client.since);
         let over = |limit: Option<Duration>| limit.is_some_and(|l| !l.is_zero() && age > micros(l));
+        // How long it may take is PostgreSQL's to say.
+        if matches!(client.state, ClientState::Tunnel(_)) {
+            return None;
+        }
         if !client.conn.is_flushed() {
             let stuck = client.info.stuck_since;
             let patience = self.config.settings.client_write_timeout;
@@ -175,7 +182,11 @@ impl Worker {
                 }
                 linked_error(&self.config, client, server, self.now).map(|e| Expired::Client(slot, e))
             }
-            ClientState::Console(_) => None,
+            ClientState::TunnelWaiting(ref wait) => match self.tunnel_expired(wait, age) {
+                Some(error) => Some(Expired::Client(slot, error)),
+                None => Some(Expired::Tunnel(slot)),
+            },
+            ClientState::Tunnel(_) | ClientState::Console(_) => None,
         }
     }
 
@@ -220,6 +231,11 @@ impl Worker {
         let age = self.now.saturating_sub(server.since);
         let reason = match server.state {
             ServerState::Idle => return self.check_idle_server(slot, server, age),
+            ServerState::Active(client) if server.tunnel => {
+                let outdated = server.why_outdated().is_some();
+                let reason = "database configuration changed";
+                return outdated.then_some(Expired::Client(client, ClientError::Killed(reason)));
+            }
             // Its client would keep it for as long as it likes.
             ServerState::Active(client)
                 if settings.server_fast_close

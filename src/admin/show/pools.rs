@@ -226,11 +226,6 @@ pub(super) fn users(commands: &Commands) -> Vec<Row> {
 }
 
 impl PoolRow {
-    fn is_used(&self) -> bool {
-        let servers = self.sv_active + self.sv_active_cancel + self.sv_being_canceled + self.sv_idle;
-        self.cl_active + self.cl_waiting + servers + self.sv_used + self.sv_tested + self.sv_login > 0
-    }
-
     /// Adds the same pool's row of another worker.
     fn add(&mut self, other: &Self) {
         self.cl_active += other.cl_active;

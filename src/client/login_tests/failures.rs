@@ -158,7 +158,7 @@ async fn malformed_openings_are_refused_and_leave_nothing_behind() {
     for (bytes, code) in [
         (startup(2 << 16, &[("user", "x")]), "0A000"),
         (startup(V3, &[("database", "app")]), "28000"),
-        (startup(V3, &[("user", "scram"), ("replication", "1")]), "0A000"),
+        (startup(V3, &[("user", "scram"), ("replication", "maybe")]), "22023"),
         (startup(V3, &[("user", "scram"), ("options", "-B 4")]), "0A000"),
         (vec![0, 0, 0, 13, 0, 3, 0, 0, b'u', b's', b'e', b'r', 0], "08P01"),
         (vec![0, 0, 0, 15, 0, 3, 0, 0, b'u', 0, 0xff, 0xfe, b'x', 0, 0], "22021"),

@@ -159,7 +159,6 @@ const DEVIATIONS: &[[&str; 4]] = &[
         "Up to four for each worker; 100 ms after the first failure, doubled up to `server_login_retry`",
         "`max_connect_attempts` (pooler.toml)",
     ],
-    ["Replication connections", "Served", "Refused", ""],
     [
         "Log",
         "Local time; address of a structure (`C-0x55d…`)",

@@ -31,6 +31,8 @@ const EXAMPLES: &[(&str, &str, &str, &str)] = &[
     ("max_db_client_connections", "9", "9", r#""""#),
     ("max_user_client_connections", "9", "9", r#""nine""#),
     ("max_connect_attempts", "1", "1", "0"),
+    ("pool_idle_timeout", "60", "60", "-1"),
+    ("autodb_idle_timeout", "0", "0", r#""never""#),
     ("server_round_robin", "true", "1", "2"),
     ("server_lifetime", r#""2h""#, "7200", r#""2 hours""#),
     ("server_idle_timeout", "0", "0", r#""soon""#),
