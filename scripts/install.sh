@@ -8,4 +8,5 @@ need_build
 need_postgres
 need_postgres_18
 need_test_tools
+need_companions
 say "Everything is there: $(cargo --version), $(psql --version)"

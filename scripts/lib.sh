@@ -187,3 +187,50 @@ need_test_tools() {
     cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 ||
         fail "rustfmt and clippy are missing beside $(command -v cargo): install them (rustup component add rustfmt clippy)."
 }
+
+# Companions of PgBouncer, a directory server and a module of PAM for the tests: unpacked into a directory and not installed,
+# so that no service starts and nothing of the system changes. Same place as in tests/it/support/debian.rs.
+need_companions() {
+    local dir
+    command -v python3 >/dev/null || apt_install python3
+    command -v perl >/dev/null || apt_install perl
+    dir=$(cache_dir)/debian
+    need_unpacked "$dir/here" distribution \
+        prometheus-pgbouncer-exporter python3-configargparse python3-decorator python3-prometheus-client python3-psycopg2 \
+        check-postgres munin-common munin-node munin-plugins-core munin-plugins-extra libdbd-pg-perl libdbi-perl \
+        slapd libltdl7 libodbc2 libwrap0 libldap-2.5-0 libsasl2-2 libpam-pwdfile
+    # Written anew since, in another language.
+    need_unpacked "$dir/newer" trixie prometheus-pgbouncer-exporter
+}
+
+# The files of these packages under directory $1: of the distribution, or of a newer Debian ($2). Those that the distribution
+# does not have (some are called otherwise elsewhere) are left out: what needs them says so.
+need_unpacked() {
+    local dir from temporary options file package
+    dir=$1 from=$2
+    shift 2
+    [ "$(cat "$dir/packages" 2>/dev/null)" = "$*" ] && return
+    say "Unpacking into $dir: $*"
+    temporary=$(mktemp -d)
+    options=(-qq -o APT::Sandbox::User=root)
+    if [ "$from" = distribution ]; then
+        apt_update "$@"
+    else
+        mkdir -p "$temporary"/{parts,lists/partial,cache/archives/partial}
+        file=/usr/share/keyrings/debian-archive-keyring.gpg
+        echo "deb [signed-by=$file] http://deb.debian.org/debian $from main" >"$temporary/parts/newer.list"
+        options+=(-o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$temporary/parts"
+            -o "Dir::State::lists=$temporary/lists" -o "Dir::Cache=$temporary/cache")
+        apt-get "${options[@]}" update || fail "apt-get update failed; is this machine online?"
+    fi
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    for package in "$@"; do
+        [ -n "$(apt-cache "${options[@]}" policy "$package" | sed -n 's/^ *Candidate: \([0-9]\)/\1/p')" ] || continue
+        (cd "$temporary" && apt-get "${options[@]}" download "$package") || fail "Could not fetch $package with apt-get."
+    done
+    for file in "$temporary"/*.deb; do dpkg-deb -x "$file" "$dir"; done
+    chmod -R a+rX "$dir"
+    echo "$*" >"$dir/packages"
+    rm -rf "$temporary"
+}

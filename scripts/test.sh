@@ -9,6 +9,7 @@ need_build
 need_postgres
 need_postgres_18
 need_test_tools
+need_companions
 
 failed=0
 summary=()
@@ -35,7 +36,7 @@ part "classifier against PostgreSQL's parser" scripts/oracle.sh
 part "tests on PostgreSQL 18, with clients that move and are looked after" \
     env POOLER_TEST_POSTGRES=18 POOLER_TEST_PLACEMENT=rotate POOLER_TEST_SESSION=always \
     cargo test --locked --no-fail-fast --test it -- \
-    --skip failover:: --skip freshness:: --skip routing_ --skip replicas:: --skip equal_settings_are_not_set_again
+    --skip failover:: --skip switchover:: --skip freshness:: --skip routing_ --skip replicas:: --skip equal_settings_are_not_set_again
 # Last, so that the output ends with its result.
 part "tests" cargo test --locked --no-fail-fast
 

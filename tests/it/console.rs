@@ -38,7 +38,7 @@ fn result_sets() -> Vec<(&'static str, Vec<(&'static str, u32)>)> {
     vec![
         ("SOCKETS", connections.iter().copied().chain(list(I, buffers)).collect()),
         ("ACTIVE_SOCKETS", connections.iter().copied().chain(list(I, buffers)).collect()),
-        // The last ones are not PgBouncer's.
+        // The last ones are not PgBouncer's, and not of 1.25 in DATABASES and STATS.
         ("CLIENTS", connections.iter().copied().chain([("route", T)]).collect()),
         ("SERVERS", connections.into_iter().chain([("pinned", T)]).collect()),
         (
@@ -62,7 +62,7 @@ fn result_sets() -> Vec<(&'static str, Vec<(&'static str, u32)>)> {
                 .chain(list(
                     I,
                     "max_connections current_connections max_client_connections \
-                     current_client_connections paused disabled",
+                     current_client_connections paused disabled reserve_pool",
                 ))
                 .collect(),
         ),
@@ -87,7 +87,7 @@ fn result_sets() -> Vec<(&'static str, Vec<(&'static str, u32)>)> {
                      total_server_parse_count total_bind_count total_client_login_count \
                      avg_server_assignment_count avg_xact_count avg_query_count avg_recv avg_sent avg_xact_time \
                      avg_query_time avg_wait_time avg_client_parse_count avg_server_parse_count avg_bind_count \
-                     avg_client_login_count",
+                     avg_client_login_count total_requests",
                 ))
                 .collect(),
         ),

@@ -22,26 +22,26 @@ use crate::support::{
 };
 
 /// A directory of the user who runs it, with the program under its other name.
-struct Stage {
-    dir: TempDir,
+pub struct Stage {
+    pub dir: TempDir,
     who: Option<RunAs>,
-    port: u16,
+    pub port: u16,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let who = RunAs::unprivileged().unwrap();
         let dir = TempDir::new(who).unwrap();
         symlink(env!("CARGO_BIN_EXE_pooler"), dir.path().join("pgbouncer")).unwrap();
         Self { dir, who, port: free_port().unwrap() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Writes a file; `@DIR@` and `@PORT@` stand for those of the stage.
-    fn file(&self, name: &str, text: &str) -> PathBuf {
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, self.filled(text)).unwrap();
         if let Some(who) = self.who {
@@ -51,12 +51,12 @@ impl Stage {
         path
     }
 
-    fn filled(&self, text: &str) -> String {
+    pub fn filled(&self, text: &str) -> String {
         let dir = self.dir.path().to_str().unwrap();
         text.replace("@DIR@", dir).replace("@PORT@", &self.port.to_string())
     }
 
-    fn read(&self, name: &str) -> String {
+    pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
@@ -75,7 +75,7 @@ impl Stage {
     }
 
     /// Starts it with pgbouncer.ini.
-    fn start(&self, variables: &[(&str, &str)]) -> Running<'_> {
+    pub fn start(&self, variables: &[(&str, &str)]) -> Running<'_> {
         let program = self.path("pgbouncer");
         let ini = self.path("pgbouncer.ini");
         let arguments = [program.to_str().unwrap(), ini.to_str().unwrap()];
@@ -90,7 +90,7 @@ impl Stage {
         running
     }
 
-    fn psql(&self, host: &str, user: &str, database: &str, password: &str, sql: &str) -> Output {
+    pub fn psql(&self, host: &str, user: &str, database: &str, password: &str, sql: &str) -> Output {
         let port = self.port.to_string();
         let mut command = Command::new("psql");
         command.args(["-X", "-At", "-w", "-h", host, "-p", &port, "-U", user, "-d", database, "-c", sql]);
@@ -98,18 +98,18 @@ impl Stage {
     }
 }
 
-struct Running<'a> {
+pub struct Running<'a> {
     stage: &'a Stage,
-    process: Guarded,
+    pub process: Guarded,
 }
 
 impl Running<'_> {
-    fn wait_for_log(&self, text: &str) {
+    pub fn wait_for_log(&self, text: &str) {
         let found = wait_until(PATIENCE, || self.stage.read("stderr").contains(text).then_some(()));
         assert!(found.is_some(), "no {text} in\n{}", self.stage.read("stderr"));
     }
 
-    fn stop(mut self) {
+    pub fn stop(mut self) {
         assert_eq!(self.process.stop().unwrap().code(), Some(0), "{}", self.stage.read("stderr"));
     }
 }
@@ -124,11 +124,11 @@ impl Drop for Daemon {
     }
 }
 
-fn out(output: &Output) -> String {
+pub fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn err(output: &Output) -> String {
+pub fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 

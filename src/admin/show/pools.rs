@@ -58,6 +58,8 @@ pub(super) const DATABASES: Columns = &[
     ("current_client_connections", Int4),
     ("paused", Int4),
     ("disabled", Int4),
+    // What reserve_pool_size was called up to 1.23, for tools of that time.
+    ("reserve_pool", Int4),
 ];
 
 pub(super) const USERS: Columns = &[
@@ -177,6 +179,7 @@ fn database_row(commands: &Commands, d: &Database) -> Row {
         text(process.logins.limits.of_database(&d.name)),
         text(u8::from(state.paused.load(Ordering::Acquire))),
         text(u8::from(state.disabled.load(Ordering::Acquire))),
+        text(d.reserve_pool_size.unwrap_or(global.reserve_pool_size)),
     ]
 }
 
@@ -201,6 +204,7 @@ fn console_row(commands: &Commands) -> Row {
         zero(),
         zero(),
         text(clients),
+        zero(),
         zero(),
         zero(),
     ]

@@ -36,6 +36,8 @@ pub(super) const STATS: Columns = &[
     ("avg_server_parse_count", Numeric),
     ("avg_bind_count", Numeric),
     ("avg_client_login_count", Numeric),
+    // What total_query_count was called up to 1.7, for tools of that time.
+    ("total_requests", Numeric),
 ];
 
 pub(super) const STATS_TOTALS: Columns = &[
@@ -111,6 +113,7 @@ pub(super) fn stats(commands: &Commands) -> Vec<Row> {
         let mut row = vec![text(database)];
         row.extend(values(&total).map(text));
         row.extend(values(&average).map(text));
+        row.push(text(total.queries));
         row
     });
     rows.collect()

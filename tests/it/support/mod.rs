@@ -4,6 +4,7 @@
 
 pub mod compare;
 pub mod database;
+pub mod debian;
 pub mod gate;
 pub mod hammer;
 pub mod http;
