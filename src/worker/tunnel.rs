@@ -15,11 +15,7 @@ use super::{
     tick::micros,
 };
 use crate::{
-    client::LoggedIn,
-    pool::Pool,
-    protocol::encode,
-    server::Failure,
-    session::params::Params,
+    client::LoggedIn, pool::Pool, protocol::encode, server::Failure, session::params::Params,
     worker::process::TunnelTo,
 };
 
