@@ -25,6 +25,8 @@ const GAP: Duration = Duration::from_millis(100);
 const BREATHER: u32 = 4;
 /// How often the pause after a failure is doubled.
 const MOST_DOUBLINGS: u32 = 5;
+/// So many failures in a row are worth a word, where what is read may be dropped meanwhile.
+const WORTH_A_WORD: u32 = 8;
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(1);
 /// So long a snapshot is good while the primary does not answer.
@@ -232,8 +234,9 @@ impl<T: Source> Keeper<T> {
         }
         source.catalog().distrust();
         self.failures = self.failures.saturating_add(1);
-        // What is dropped while it is read makes the server say an error: once is nothing.
-        if self.failures == 1 && matches!(error, KeeperError::Query(QueryError::Server(_))) {
+        // What is dropped while it is read makes the server say an error, or leaves holes in what it says.
+        let passes = matches!(error, KeeperError::Query(QueryError::Server(_)) | KeeperError::Rows(_));
+        if passes && self.failures < WORTH_A_WORD {
             return self.gap();
         }
         source.catalog().set_tried();
