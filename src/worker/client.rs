@@ -139,6 +139,8 @@ pub(crate) struct ClientInfo {
     pub(crate) connected_at: u64,
     /// When bytes that it does not read began to wait; 0: none do.
     pub(crate) stuck_since: u64,
+    /// It is not given to another process.
+    pub(crate) stays: bool,
     /// Held for what its end gives back.
     pub(crate) _permit: ClientPermit,
 }

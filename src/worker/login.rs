@@ -108,6 +108,7 @@ impl Worker {
             unsent: login.unsent,
             connected_at: self.process.clock.unix_micros(),
             stuck_since: 0,
+            stays: false,
             _permit: login.permit,
         };
         entry.insert(Client {

@@ -62,6 +62,7 @@ impl Worker {
         }
         self.look_for_nodes();
         self.rebalance();
+        self.give_idle_away();
         self.shrink();
     }
 
