@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use pooler::demo::process::{Guarded, TempDir, free_port, signal, wait_until};
+use pooler::demo::process::{Guarded, RunAs, TempDir, free_port, signal, wait_until};
 
 use crate::support::{
     compare::Pair,
@@ -532,6 +532,61 @@ fn takeover_ends_with_its_time_for_those_who_stay() {
     old.ends();
     assert_eq!(login(port, &database).sql("SELECT 1"), ["1"]);
     new.leave();
+}
+
+#[test]
+fn systemd_hears_which_process_is_the_service_now() {
+    let dir = TempDir::new(None).unwrap();
+    let path = dir.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let told = || {
+        let mut buffer = [0; 200];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let (database, port) = (Database::new(), free_port().unwrap());
+    let notify = format!("NOTIFY_SOCKET={}", path.display());
+    let own = TempDir::new(None).unwrap();
+    let mut old = Instance::start(&database, port, own, &["env", &notify], "", "");
+    assert_eq!(told(), "READY=1");
+    // This one is not told whom to notify.
+    let new = old.take_over(&database, "");
+    assert_eq!(told(), format!("MAINPID={}", new.process.pid()));
+    old.ends();
+    socket.set_nonblocking(true).unwrap();
+    assert!(socket.recv(&mut [0; 200]).is_err(), "the service does not stop");
+    new.leave();
+}
+
+/// Where all may write, anybody may take the name first.
+#[test]
+fn nothing_is_taken_from_another_user() {
+    let Some(who) = RunAs::unprivileged().unwrap() else {
+        // There is no other user to be.
+        return;
+    };
+    let port = free_port().unwrap();
+    let (theirs, own) = (TempDir::new(Some(who)).unwrap(), TempDir::new(None).unwrap());
+    let path = theirs.path().join(format!(".s.POOLER.{port}"));
+    let script = "use Socket; socket(my $s, PF_UNIX, SOCK_STREAM, 0); bind($s, sockaddr_un($ARGV[0])) or die; \
+                  listen($s, 5); while (accept(my $c, $s)) { print STDERR 'asked: ', <$c> // '', qq(\\n); }";
+    let log = theirs.path().join("log");
+    let place = path.display().to_string();
+    let _stranger = Guarded::spawn(Some(who), &["perl", "-e", script, &place], &log, "KILL").unwrap();
+    assert!(wait_until(PATIENCE, || path.exists().then_some(())).is_some());
+    let toml = own.path().join("p.toml");
+    let text = format!(
+        "[pooler]\nlisten_port = {port}\nunix_socket_dir = \"{}\"\n[databases.a]\nhost = \"h\"\n\
+         [users.a]\npassword = \"x\"\n",
+        theirs.path().display()
+    );
+    fs::write(&toml, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pooler"));
+    let output = command.args(["-R", "-c", toml.to_str().unwrap()]).stdin(Stdio::null()).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("cannot take over from the old process: it is another user's"), "{told}");
 }
 
 #[test]
