@@ -216,12 +216,17 @@ async fn listen_until_stopped(
         sockets::take(passed)?
     };
     let taken_over = heritage.is_some();
-    if let Some(heritage) = heritage
-        && let Some(cancels) = tokio::task::spawn_blocking(move || heritage.go()).await??
-    {
-        // Nobody else sets it.
-        let _ = process.predecessor.set(cancels);
-    }
+    let line = match heritage {
+        Some(heritage) => {
+            let (cancels, line) = tokio::task::spawn_blocking(move || heritage.go()).await??;
+            if let Some(cancels) = cancels {
+                // Nobody else sets it.
+                let _ = process.predecessor.set(cancels);
+            }
+            Some(line)
+        }
+        None => None,
+    };
     let pidfile = match settings.pidfile.as_deref().map(PidFile::write).transpose() {
         Err(error) if taken_over => {
             // Too late to give up: the old process serves nobody new.
@@ -241,6 +246,13 @@ async fn listen_until_stopped(
         estate.accept_on(listener, process, &commands);
     }
     commands.open_minimum();
+    if let Some(line) = line {
+        let process = Arc::clone(process);
+        // A thread of its own: it may wait for as long as the old process is there.
+        thread::Builder::new()
+            .name("pooler-heir".to_owned())
+            .spawn(move || takeover::receive(line, &process))?;
+    }
     tokio::spawn(statistics::keep(Arc::clone(&commands)));
     let pidfile = succession::keep(estate, successor, process, &commands);
     tracing::info!(

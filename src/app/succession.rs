@@ -4,10 +4,11 @@
 use std::{
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError, Weak},
+    thread,
     time::Duration,
 };
 
-use tokio::{net::UnixListener, task::JoinHandle};
+use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle};
 
 use super::{
     identity::{self, PidFile},
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     admin::commands::{Accepting, Commands, Shutdown},
-    worker::process::Process,
+    worker::{message::Message, process::Process},
 };
 
 /// What is to be inherited.
@@ -142,9 +143,24 @@ async fn hand_over(
         path
     });
     identity::notify_systemd(&format!("MAINPID={pid}"));
-    let told = tokio::task::spawn_blocking(move || line.send(&Elder::Gone { cancels }, &[])).await;
-    if let Ok(Err(error)) = told {
-        tracing::error!("process {pid} does not answer any more: {error}");
+    let told = tokio::task::spawn_blocking(move || line.send(&Elder::Gone { cancels }, &[]).map(|()| line));
+    match told.await {
+        Ok(Ok(line)) => give_clients(line, process),
+        Ok(Err(error)) => tracing::error!("process {pid} does not answer any more: {error}"),
+        Err(_) => {}
     }
     commands.shut_down(Shutdown::WaitForClients);
+}
+
+/// Clients that can go on in the new process.
+fn give_clients(line: Line, process: &Arc<Process>) {
+    let (to, clients) = mpsc::unbounded_channel();
+    let giver = Arc::clone(process);
+    let started = thread::Builder::new()
+        .name("pooler-elder".to_owned())
+        .spawn(move || takeover::give(line, clients, &giver));
+    match started {
+        Ok(_) => process.workers.iter().for_each(|worker| worker.send(Message::GiveAway { to: to.clone() })),
+        Err(error) => tracing::warn!("clients stay here until they leave: {error}"),
+    }
 }

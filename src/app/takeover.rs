@@ -6,9 +6,11 @@
 //! ```text
 //! new: Take               old: Sockets, with their descriptors: both may accept now
 //!      Go (it can serve)       accepts no more, has no pid file and no place any more, Gone
-//!      …                       waits for its clients, as after SIGTERM
+//!      Answer, to each         Client, with its socket, one after the other as they are between transactions
+//!      …                       waits for those who stay, as after SIGTERM
 //! ```
-//! What ends in between changes nothing for the other side before Go, and is the new one's matter behind it. Cancel
+//! What ends in between changes nothing for the other side before Go, and is the new one's matter behind it. A client of
+//! which nobody knows whether it has been taken is served by the old process no more. Cancel
 //! requests that the new process knows no client for go to a unix socket that the old one opens for them when it goes.
 
 use std::{
@@ -19,19 +21,28 @@ use std::{
         unix::{fs::PermissionsExt as _, net::UnixStream},
     },
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use nix::unistd::Uid;
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg, sockopt::socket_peercred,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, sync::mpsc::UnboundedReceiver};
 
 use super::sockets::SocketFile;
-use crate::config::Settings;
+use crate::{
+    config::{PeerAddr, Settings},
+    net::{Socket, Stream},
+    worker::{
+        departure::{self, Departing, Parcel},
+        process::Process,
+    },
+};
 
 /// What both sides have to speak. Goes up when an older process would not understand.
 const LANGUAGE: u32 = 1;
@@ -47,10 +58,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) enum Heir {
     Take { language: u32 },
     Go { pid: u32 },
+    Answer { taken: bool },
 }
 
 /// What the old process says.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) enum Elder {
     /// So many descriptors of listening sockets come with it.
     Sockets {
@@ -63,6 +75,14 @@ pub(super) enum Elder {
     Gone {
         cancels: Option<PathBuf>,
     },
+    Client(Box<Parcel>),
+}
+
+/// As `Elder::Client`.
+#[derive(Serialize)]
+struct Offer<'a> {
+    #[serde(rename = "Client")]
+    parcel: &'a Parcel,
 }
 
 /// Why nothing is taken over.
@@ -116,7 +136,7 @@ impl Line {
     /// From the socket of [`listen`]; `None`: whoever it is, it may not ask.
     pub(super) fn accepted(stream: tokio::net::UnixStream) -> Option<Self> {
         let uid = stream.peer_cred().ok()?.uid();
-        if uid != 0 && uid != Uid::effective().as_raw() {
+        if !is_own(uid) {
             tracing::warn!("user {uid} may not take over this process");
             return None;
         }
@@ -138,13 +158,18 @@ impl Line {
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
         let body = serde_json::to_vec(message)?;
+        if body.len() > LONGEST {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let length = u32::try_from(body.len()).map_err(io::Error::other)?.to_be_bytes();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
             return Err(io::Error::other("too many descriptors"));
         }
-        let sent = sendmsg(&self.0, &[IoSlice::new(&length)], &mut ancillary, SendFlags::NOSIGNAL)?;
+        let sent = retry_on_intr(|| {
+            sendmsg(&self.0, &[IoSlice::new(&length)], &mut ancillary, SendFlags::NOSIGNAL)
+        })?;
         self.0.write_all(length.get(sent..).unwrap_or_default())?;
         self.0.write_all(&body)
     }
@@ -154,8 +179,10 @@ impl Line {
         let mut length = [0; 4];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let received =
-            recvmsg(&self.0, &mut [IoSliceMut::new(&mut length)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+        let received = retry_on_intr(|| {
+            let mut parts = [IoSliceMut::new(&mut length)];
+            recvmsg(&self.0, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        })?;
         let mut descriptors = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -194,6 +221,10 @@ pub(super) fn ask(settings: &Settings) -> Result<Option<Heritage>, TakeoverError
         Err(error) if is_nobody(&error) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
+    // Anybody may have taken the name, where all may write.
+    if !is_own(socket_peercred(&stream).map_err(io::Error::from)?.uid.as_raw()) {
+        return Err(TakeoverError::Refused("it is another user's".to_owned()));
+    }
     let mut line = Line::new(stream)?;
     line.send(&Heir::Take { language: LANGUAGE }, &[])?;
     match line.receive()? {
@@ -206,16 +237,21 @@ pub(super) fn ask(settings: &Settings) -> Result<Option<Heritage>, TakeoverError
     }
 }
 
+/// The same user, or root.
+fn is_own(uid: u32) -> bool {
+    uid == 0 || uid == Uid::effective().as_raw()
+}
+
 fn is_nobody(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 impl Heritage {
     /// Tells the old process to go, which accepts nobody any more then. Where cancel requests for its clients reach it.
-    pub(super) fn go(mut self) -> Result<Option<PathBuf>, TakeoverError> {
+    pub(super) fn go(mut self) -> Result<(Option<PathBuf>, Line), TakeoverError> {
         self.line.send(&Heir::Go { pid: std::process::id() }, &[])?;
         match self.line.receive()? {
-            Some((Elder::Gone { cancels }, _)) => Ok(cancels),
+            Some((Elder::Gone { cancels }, _)) => Ok((cancels, self.line)),
             Some((Elder::Refused { why }, _)) => Err(TakeoverError::Refused(why)),
             _ => Err(TakeoverError::Refused("it does not go".to_owned())),
         }
@@ -236,6 +272,78 @@ pub(super) fn answer(line: &mut Line, sockets: &[OwnedFd]) -> io::Result<Option<
         Some((Heir::Go { pid }, _)) => Ok(Some(pid)),
         _ => Ok(None),
     }
+}
+
+/// Gives clients to the successor, until it takes no more.
+pub(super) fn give(mut line: Line, mut clients: UnboundedReceiver<Departing>, process: &Process) {
+    while let Some(client) = clients.blocking_recv() {
+        match line.send(&Offer { parcel: &client.parcel }, &[client.socket()]) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                client.stay(process);
+                continue;
+            }
+            Err(_) => {
+                // It has not got all of it.
+                client.stay(process);
+                break;
+            }
+        }
+        match line.receive() {
+            Ok(Some((Heir::Answer { taken: true }, _))) => client.gone(process),
+            Ok(Some((Heir::Answer { taken: false }, _))) => client.stay(process),
+            _ => {
+                client.gone(process);
+                break;
+            }
+        }
+    }
+    tracing::info!("the new process takes no more clients");
+    clients.close();
+    while let Ok(client) = clients.try_recv() {
+        client.stay(process);
+    }
+}
+
+/// Takes clients from the old process, for as long as that is there.
+pub(super) fn receive(mut line: Line, process: &Arc<Process>) {
+    let mut taken = 0_u64;
+    let ended = line.take_clients(process, &mut taken);
+    if let Err(error) = ended {
+        tracing::warn!("the old process gives no more clients: {error}");
+    }
+    tracing::info!("{taken} clients have come from the old process");
+}
+
+impl Line {
+    fn take_clients(&mut self, process: &Arc<Process>, taken: &mut u64) -> io::Result<()> {
+        self.0.set_read_timeout(None)?;
+        while let Some((Elder::Client(parcel), mut sockets)) = self.receive()? {
+            let came = sockets.pop().and_then(|socket| stream_of(socket).ok());
+            let arrived = came.and_then(|(stream, peer)| {
+                process.runtime.block_on(departure::arrive(*parcel, stream, peer, process))
+            });
+            *taken += u64::from(arrived.is_some());
+            self.send(&Heir::Answer { taken: arrived.is_some() }, &[])?;
+        }
+        Ok(())
+    }
+}
+
+/// A client's socket, and who is at its other end.
+fn stream_of(socket: OwnedFd) -> io::Result<(Stream, PeerAddr)> {
+    let socket = socket2::Socket::from(socket);
+    socket.set_nonblocking(true)?;
+    let (peer, local) = (socket.peer_addr()?.as_socket(), socket.local_addr()?.as_socket());
+    Ok(match (peer, local) {
+        (Some(peer), Some(local)) => {
+            (Stream { socket: Socket::Tcp(socket.into()), tls: None }, PeerAddr::Tcp { peer, local })
+        }
+        _ => (
+            Stream { socket: Socket::Unix(socket.into()), tls: None },
+            PeerAddr::Unix { pid: 0, uid: u32::MAX },
+        ),
+    })
 }
 
 /// A path may be that of a unix socket.

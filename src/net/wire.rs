@@ -40,12 +40,23 @@ pub struct Read {
 impl Wire {
     /// Takes over a socket and registers it.
     pub fn register(stream: Stream, registry: &Registry, token: Token) -> io::Result<Self> {
-        let mut socket = match stream.socket {
+        let mut wire = Self::detached(stream);
+        wire.attach(registry, token)?;
+        Ok(wire)
+    }
+
+    /// Takes over a socket that is to be attached.
+    pub fn detached(stream: Stream) -> Self {
+        let socket = match stream.socket {
             Socket::Tcp(tcp) => PollSocket::Tcp(mio::net::TcpStream::from_std(tcp)),
             Socket::Unix(unix) => PollSocket::Unix(mio::net::UnixStream::from_std(unix)),
         };
-        registry.register(socket.source(), token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { socket, tls: stream.tls })
+        Self { socket, tls: stream.tls }
+    }
+
+    /// Its socket.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.fd()
     }
 
     /// Moves to another worker: first off this one's registry …

@@ -9,6 +9,7 @@ pub mod effects;
 mod ending;
 pub mod hidden;
 pub mod interner;
+pub mod luggage;
 pub mod outgoing;
 pub mod params;
 pub mod pipeline;

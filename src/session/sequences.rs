@@ -81,6 +81,11 @@ impl Sequences {
         std::mem::take(&mut self.news).then_some(self.habit)
     }
 
+    /// How it asks, as far as is known.
+    pub(super) fn habit(&self) -> Habit {
+        self.habit
+    }
+
     /// It asks for numbers.
     pub(super) fn asks(&self) -> bool {
         self.habit != Habit::Never

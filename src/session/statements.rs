@@ -28,6 +28,7 @@ use lru::LruCache;
 
 use super::{
     interner::Interner,
+    luggage::{PackedStatement, packed, unpacked},
     text::{TextEffect, effect_of},
 };
 use crate::{
@@ -141,6 +142,12 @@ impl Statement {
         }
     }
 
+    /// Elsewhere, that is: what servers say to this process counts for more.
+    fn was_understood(&self, types: &[u8]) {
+        let mut understood = self.understood.lock().unwrap_or_else(PoisonError::into_inner);
+        understood.parameters.get_or_insert_with(|| types.into());
+    }
+
     /// Takes the body of a RowDescription; empty for NoData.
     fn learn_row(&self, row: &[u8]) {
         let row = hash(row);
@@ -174,6 +181,11 @@ fn columns(row: &[u8]) -> Option<Vec<(&[u8], u32, u32)>> {
 
 fn hash(described: impl Hash) -> u64 {
     foldhash::quality::FixedState::default().hash_one(described)
+}
+
+/// Differs where hashes do.
+pub(super) fn scheme() -> u64 {
+    hash("pooler")
 }
 
 /// Appends a Parse: statement name, then query, NUL and types as they are.
@@ -290,6 +302,36 @@ impl ClientStatements {
         if let Some(named) = self.named.get_mut(name).filter(|named| named.statement.id == statement.id) {
             named.told = meaning;
         }
+    }
+
+    /// All names, for another process.
+    pub(super) fn pack(&self) -> Vec<PackedStatement> {
+        let pack = |name: &[u8], named: &Named| {
+            let statement = &named.statement;
+            let understood = statement.understood.lock().unwrap_or_else(PoisonError::into_inner);
+            PackedStatement {
+                name: packed(name),
+                text_and_types: packed(&statement.text_and_types),
+                search_path: statement.search_path.to_string(),
+                told: named.told.map(Meaning::get),
+                parameters: understood.parameters.as_deref().map(packed),
+            }
+        };
+        self.named.iter().map(|(name, named)| pack(name, named)).collect()
+    }
+
+    /// The names of a client of another process. `meanings`: that one makes them as this one does.
+    pub(super) fn unpack(all: &[PackedStatement], registry: &Registry, meanings: bool) -> Option<Self> {
+        let mut statements = Self::default();
+        for one in all {
+            let statement = registry.intern(&unpacked(&one.text_and_types)?, &one.search_path);
+            if let Some(parameters) = &one.parameters {
+                statement.was_understood(&unpacked(parameters)?);
+            }
+            let told = one.told.filter(|_| meanings).and_then(Meaning::new);
+            statements.named.insert(unpacked(&one.name)?.into(), Named { statement, told });
+        }
+        Some(statements)
     }
 
     /// The statement behind a name, and what it meant when it was prepared.

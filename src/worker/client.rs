@@ -162,6 +162,8 @@ pub(crate) struct ClientInfo {
     pub(crate) stuck_since: u64,
     /// The error of a server that its next request is to be refused with.
     pub(crate) refused: Option<Box<[u8]>>,
+    /// It is not given to another process.
+    pub(crate) stays: bool,
     /// Held for what its end gives back.
     pub(crate) _permit: ClientPermit,
 }

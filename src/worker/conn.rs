@@ -1,6 +1,6 @@
 //! A wire and the bytes that it did not take yet.
 
-use std::io;
+use std::{io, os::fd::BorrowedFd};
 
 use crate::net::wire::{Read, Wire};
 
@@ -47,6 +47,11 @@ impl Conn {
 
     pub(crate) fn wire(&mut self) -> &mut Wire {
         &mut self.wire
+    }
+
+    /// Its socket.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.wire.descriptor()
     }
 
     /// It comes from another worker: events in between are gone.

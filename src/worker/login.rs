@@ -111,6 +111,7 @@ impl Worker {
             told_of: 0,
             stuck_since: 0,
             refused: None,
+            stays: false,
             _permit: login.permit,
         };
         entry.insert(Client {

@@ -8,7 +8,7 @@ use std::sync::{
 
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
-use super::{client::Client, server::Server};
+use super::{client::Client, departure::Departing, server::Server};
 use crate::{
     client::LoggedIn,
     cluster::Cluster,
@@ -41,6 +41,8 @@ pub(crate) enum Message {
     Server { server: Box<Server> },
     /// A client that another worker gives away, and its pool.
     Moved { client: Box<Client>, pool: Arc<Pool> },
+    /// Give clients to another process.
+    GiveAway { to: tokio_mpsc::UnboundedSender<Departing> },
     /// Another worker has clients waiting for a server of this pool.
     Want { pool: Arc<Pool>, worker: usize },
     /// There may be room for another server of this pool.

@@ -14,6 +14,7 @@ pub(crate) mod client;
 pub(crate) mod conn;
 mod console;
 pub(crate) mod decision;
+pub(crate) mod departure;
 pub(crate) mod directory;
 pub(crate) mod discovery;
 mod fair;
@@ -66,6 +67,7 @@ use queue::ShardState;
 use release::ClientError;
 use server::Server;
 use slab::Slab;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     config::Config,
@@ -136,6 +138,8 @@ pub(crate) struct Worker {
     /// Clients with notifications that they have not been told, with their ids.
     untold: Vec<(usize, u64)>,
     balance: Balance,
+    /// Where clients go that can, if another process has taken this one's place.
+    departure: Option<UnboundedSender<departure::Departing>>,
     /// How often a client got a server.
     linked: u64,
     /// Most clients at a time since memory was given back.
@@ -202,6 +206,7 @@ impl Worker {
             links: Vec::new(),
             untold: Vec::new(),
             balance: Balance::default(),
+            departure: None,
             linked: 0,
             most_clients: 0,
             stopping: false,
@@ -383,6 +388,7 @@ impl Worker {
                 self.evict_idle_of(&pool);
             }
             Message::Server { server } => self.adopt_server(server),
+            Message::GiveAway { to } => self.give_away(to),
             Message::Moved { client, pool } => self.adopt_client(*client, &pool),
             Message::Want { pool, worker } => self.give_away_idle(&pool, worker),
             Message::Grow { pool } => {

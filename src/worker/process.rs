@@ -381,6 +381,20 @@ impl Process {
         Some(handle)
     }
 
+    /// A number for a client that brings its cancel key along; `None`: somebody else has that.
+    pub(crate) fn claim(&self, key: &BackendKeyData) -> Option<u64> {
+        let nowhere = Place { worker: 0, slot: usize::MAX };
+        loop {
+            let id = self.next_id();
+            if self.directory.claim(pid_of(id), key, nowhere) {
+                return Some(id);
+            }
+            if key.pid == 0 || self.directory.get(key).is_some() {
+                return None;
+            }
+        }
+    }
+
     /// A cancel key. What proves anything is the secret, and among peers all that is random.
     fn new_key(&self, pid: u32, protocol: ProtocolVersion, peer: u16) -> BackendKeyData {
         let length = if peer == 0 { secret_length(protocol) } else { peering::SECRET };

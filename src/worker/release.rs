@@ -210,7 +210,7 @@ impl Worker {
     pub(super) fn release(&mut self, client_slot: usize, server_slot: usize) {
         if let Some(client) = self.clients.get_mut(client_slot) {
             client.part(self.now);
-            if self.balance.moves() && self.move_away(client_slot) {
+            if self.depart(client_slot) || (self.balance.moves() && self.move_away(client_slot)) {
                 return self.recover(server_slot, false);
             }
         }

@@ -77,6 +77,7 @@ impl Worker {
         }
         self.look_for_nodes();
         self.rebalance();
+        self.give_idle_away();
         self.shrink();
     }
 

@@ -14,13 +14,14 @@ use std::{
     time::Duration,
 };
 
-use pooler::demo::process::{Guarded, TempDir, free_port, signal, wait_until};
+use pooler::demo::process::{Guarded, RunAs, TempDir, free_port, signal, wait_until};
 
 use crate::support::{
     compare::Pair,
-    database::{Database, ROLES, Version, password_of},
+    database::{Database, ROLES, Version, certificates, password_of},
     msg::*,
     raw::{PATIENCE, Raw},
+    tls,
 };
 
 const SLEEPING: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
@@ -52,9 +53,23 @@ impl Instance {
 
     /// In the place of this one.
     fn take_over(&self, database: &Database, settings: &str) -> Self {
+        self.take_over_with(database, settings, "")
+    }
+
+    fn take_over_with(&self, database: &Database, settings: &str, sections: &str) -> Self {
         let dir = TempDir::new(None).unwrap();
         let settings = format!("listen_port = {}\n{settings}", self.port);
-        Self::start_at(&self.sockets, database, self.port, dir, (&[], &["-R"]), &settings, "")
+        Self::start_at(&self.sockets, database, self.port, dir, (&[], &["-R"]), &settings, sections)
+    }
+
+    /// Clients that are not the console's.
+    fn clients(&self) -> usize {
+        self.console("SHOW CLIENTS").iter().filter(|row| !row.contains("|pooler|")).count()
+    }
+
+    fn wait_for_clients(&self, number: usize) {
+        let met = wait_until(PATIENCE, || (self.clients() == number).then_some(()));
+        assert!(met.is_some(), "{:#?}\n{}", self.console("SHOW CLIENTS"), self.log());
     }
 
     fn start_at(
@@ -68,7 +83,8 @@ impl Instance {
     ) -> Self {
         let toml = dir.path().join("pooler.toml");
         let user = |role| format!("[users.{role}]\npassword = \"{}\"\n", password_of(role));
-        let users: String = ROLES.iter().map(|(role, _)| user(role)).collect();
+        let is_told = |role: &&str| !sections.contains(&format!("[users.{role}]\npassword"));
+        let users: String = ROLES.iter().map(|(role, _)| *role).filter(is_told).map(user).collect();
         let text = format!(
             "[pooler]\nunix_socket_dir = \"{}\"\n{settings}\n[databases.{}]\n\
              host = \"127.0.0.1\"\nport = {}\n{users}{sections}",
@@ -180,18 +196,19 @@ impl Bench {
         }
     }
 
-    /// Load of all kinds while `during` does what it does to the processes behind the port. Nothing may fail, or be done
+    /// Load of all kinds, some of it by clients that stay for `long`, while `during` does what it does to the processes behind the port. Nothing may fail, or be done
     /// twice.
-    fn while_it_runs(database: &Database, port: u16, during: impl FnOnce(&Self)) {
+    fn while_it_runs(database: &Database, port: u16, long: &[&[&str]], during: impl FnOnce(&Self)) {
         Self::prepare(database);
         let bench = Self::default();
+        let short: [&[&str]; 4] = [
+            &["-n", "-C", "-c", "2", "-T", "1", "-M", "simple"],
+            &["-n", "-C", "-c", "2", "-T", "1", "-M", "extended"],
+            &["-n", "-c", "3", "-T", "1", "-M", "simple"],
+            &["-n", "-c", "3", "-T", "1", "-M", "prepared"],
+        ];
         std::thread::scope(|scope| {
-            for arguments in [
-                &["-n", "-C", "-c", "2", "-T", "1", "-M", "simple"][..],
-                &["-n", "-C", "-c", "2", "-T", "1", "-M", "extended"],
-                &["-n", "-c", "3", "-T", "1", "-M", "simple"],
-                &["-n", "-c", "3", "-T", "1", "-M", "prepared"],
-            ] {
+            for arguments in short.iter().chain(long) {
                 let bench = &bench;
                 scope.spawn(move || bench.run(database, port, arguments));
             }
@@ -205,13 +222,11 @@ impl Bench {
         assert_eq!(database.sql(truth), [format!("{}|t", bench.transactions.into_inner())]);
     }
 
-    /// Every kind of load has been begun anew, and more.
+    /// Some more of the load has been begun and ended.
     fn goes_on(&self) {
         let before = self.runs.load(SeqCst);
-        assert!(
-            wait_until(PATIENCE, || (self.runs.load(SeqCst) > before + 8).then_some(())).is_some(),
-            "no load"
-        );
+        let on = wait_until(4 * PATIENCE, || (self.runs.load(SeqCst) > before + 6).then_some(()));
+        assert!(on.is_some(), "no load: {:?}", self.failures.lock().unwrap());
     }
 }
 
@@ -231,7 +246,7 @@ fn rolling_restart_fails_no_transaction_and_cancel_works_through_whoever_is_ther
     };
     let mut instances: Vec<Option<Instance>> =
         (1..).zip(dirs).map(|(id, dir)| Some(start(id, dir))).collect();
-    Bench::while_it_runs(&database, port, |bench| {
+    Bench::while_it_runs(&database, port, &[], |bench| {
         for turn in 0..4 {
             bench.goes_on();
             for instance in instances.iter().flatten() {
@@ -426,7 +441,9 @@ fn takeover_fails_no_transaction_and_cancel_finds_clients_of_every_process() {
     let settings = format!("default_pool_size = 5\npidfile = \"{}\"", pidfile.display());
     let mut processes = vec![Instance::start(&database, port, dir, &[], &settings, "")];
     let mut stay = Vec::new();
-    Bench::while_it_runs(&database, port, |bench| {
+    let long: [&[&str]; 2] =
+        [&["-n", "-c", "2", "-T", "20", "-M", "prepared"], &["-n", "-c", "2", "-T", "20", "-M", "simple"]];
+    Bench::while_it_runs(&database, port, &long, |bench| {
         for turn in 0..4 {
             bench.goes_on();
             let mut client = login(port, &database);
@@ -455,6 +472,11 @@ fn takeover_fails_no_transaction_and_cancel_finds_clients_of_every_process() {
     let last = processes.pop().unwrap();
     for process in &mut processes {
         process.ends();
+    }
+    // Those who stayed for long did so through all of the processes.
+    for process in processes.iter().skip(1).chain([&last]) {
+        process.wait_for_log(" clients have come from the old process");
+        assert!(!process.log().contains(" 0 clients have come"), "{}", process.log());
     }
     let left: Vec<_> = fs::read_dir(&last.sockets)
         .unwrap()
@@ -513,6 +535,61 @@ fn takeover_ends_with_its_time_for_those_who_stay() {
 }
 
 #[test]
+fn systemd_hears_which_process_is_the_service_now() {
+    let dir = TempDir::new(None).unwrap();
+    let path = dir.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let told = || {
+        let mut buffer = [0; 200];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let (database, port) = (Database::new(), free_port().unwrap());
+    let notify = format!("NOTIFY_SOCKET={}", path.display());
+    let own = TempDir::new(None).unwrap();
+    let mut old = Instance::start(&database, port, own, &["env", &notify], "", "");
+    assert_eq!(told(), "READY=1");
+    // This one is not told whom to notify.
+    let new = old.take_over(&database, "");
+    assert_eq!(told(), format!("MAINPID={}", new.process.pid()));
+    old.ends();
+    socket.set_nonblocking(true).unwrap();
+    assert!(socket.recv(&mut [0; 200]).is_err(), "the service does not stop");
+    new.leave();
+}
+
+/// Where all may write, anybody may take the name first.
+#[test]
+fn nothing_is_taken_from_another_user() {
+    let Some(who) = RunAs::unprivileged().unwrap() else {
+        // There is no other user to be.
+        return;
+    };
+    let port = free_port().unwrap();
+    let (theirs, own) = (TempDir::new(Some(who)).unwrap(), TempDir::new(None).unwrap());
+    let path = theirs.path().join(format!(".s.POOLER.{port}"));
+    let script = "use Socket; socket(my $s, PF_UNIX, SOCK_STREAM, 0); bind($s, sockaddr_un($ARGV[0])) or die; \
+                  listen($s, 5); while (accept(my $c, $s)) { print STDERR 'asked: ', <$c> // '', qq(\\n); }";
+    let log = theirs.path().join("log");
+    let place = path.display().to_string();
+    let _stranger = Guarded::spawn(Some(who), &["perl", "-e", script, &place], &log, "KILL").unwrap();
+    assert!(wait_until(PATIENCE, || path.exists().then_some(())).is_some());
+    let toml = own.path().join("p.toml");
+    let text = format!(
+        "[pooler]\nlisten_port = {port}\nunix_socket_dir = \"{}\"\n[databases.a]\nhost = \"h\"\n\
+         [users.a]\npassword = \"x\"\n",
+        theirs.path().display()
+    );
+    fs::write(&toml, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pooler"));
+    let output = command.args(["-R", "-c", toml.to_str().unwrap()]).stdin(Stdio::null()).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("cannot take over from the old process: it is another user's"), "{told}");
+}
+
+#[test]
 fn whoever_asks_and_goes_again_changes_nothing() {
     let (database, port) = (Database::new(), free_port().unwrap());
     let mut old = Instance::start(&database, port, TempDir::new(None).unwrap(), &[], "", "");
@@ -562,4 +639,180 @@ fn the_settings_of_the_new_process_say_where_it_listens() {
     assert_eq!(login(port, &database).sql("SELECT 1"), ["1"]);
     new.wait_for_log("a successor has asked, and gone again");
     new.leave();
+}
+
+/// Sessions of each kind that can go on elsewhere, which do so while their clients notice nothing.
+#[test]
+fn clients_move_between_transactions_with_all_that_is_theirs() {
+    let (database, port) = (Database::new(), free_port().unwrap());
+    database.sql("CREATE TABLE t (x int, y text); GRANT ALL ON t TO app");
+    // What it has for a server is what its client has proved.
+    let secret = database.sql("SELECT rolpassword FROM pg_authid WHERE rolname = 'scram_user'").remove(0);
+    let sections = format!("[users.scram_user]\npassword = \"{secret}\"\n");
+    let dir = TempDir::new(None).unwrap();
+    let socket = dir.path().join(format!(".s.PGSQL.{port}"));
+    let settings = "default_pool_size = 3\nworkers = 2";
+    let mut old = Instance::start(&database, port, dir, &[], settings, &sections);
+    let with = |user: &str, more: &[(&str, &str)]| {
+        Raw::login_with(port, user, &database.name, &password_of(user), more)
+    };
+    let mut settings_of = with("app", &[("DateStyle", "German"), ("application_name", "it's"), ("a.b", "c")]);
+    settings_of.sql("SET TimeZone = 'Asia/Kolkata'");
+    settings_of.sql("SET app.tenant = 'x''y'");
+    settings_of.sql("SET ROLE app");
+    let mut statements = login(port, &database);
+    statements.send_all(&[parse("named", "SELECT $1 || y FROM t WHERE x = $2"), sync()]);
+    statements.ready(1);
+    statements.send_all(&[parse("", "SELECT 'unnamed', $1::int + 1"), sync()]);
+    statements.ready(1);
+    let mut secretive = with("scram_user", &[]);
+    secretive.sql("SELECT 1");
+    let mut local = Raw::open_unix(&socket);
+    local.try_login("app", &database.name, &password_of("app"), &[]).unwrap();
+    let mut never_used = login(port, &database);
+    let mut busy = login(port, &database);
+    busy.sql("BEGIN; INSERT INTO t VALUES (7, 'busy')");
+    let mut amid = login(port, &database);
+    amid.send(&query("SELECT pg_sleep(1), 'amid'"));
+    database.wait_for(SLEEPING, &["1"]);
+
+    let new = old.take_over_with(&database, settings, &sections);
+    // All but those who are in transactions.
+    new.wait_for_clients(5);
+    let who = "SELECT current_setting('DateStyle'), current_setting('TimeZone'), current_setting('app.tenant'), \
+               current_setting('a.b'), current_user, application_name FROM pg_stat_activity \
+               WHERE pid = pg_backend_pid()";
+    assert_eq!(settings_of.sql(who), ["German, DMY|Asia/Kolkata|x'y|c|app|it's"]);
+    assert_eq!(settings_of.sql("RESET TimeZone; SHOW DateStyle"), ["German, DMY"]);
+    assert_eq!(busy.sql("SELECT y FROM t"), ["busy"]);
+    busy.sql("COMMIT");
+    statements.send_all(&[bind("named", &[Some("<"), Some("7")]), execute(), sync()]);
+    assert_eq!(statements.ready(1)[1].row(), "<busy");
+    statements.send_all(&[bind("", &[Some("41")]), execute(), sync()]);
+    assert_eq!(statements.ready(1)[1].row(), "unnamed|42");
+    statements.send_all(&[parse("named", "SELECT 1"), sync()]);
+    assert_eq!(statements.ready(1)[0].field(b'C'), "42P05", "its name is taken");
+    for client in [&mut secretive, &mut local, &mut never_used] {
+        assert_eq!(client.sql("SELECT 'on'"), ["on"]);
+    }
+    assert_eq!(amid.ready(1)[1].row(), "|amid");
+    // Now the others, too; and cancel requests find them.
+    new.wait_for_clients(7);
+    old.ends();
+    assert!(old.log().contains("client connections dropped, exiting"), "{}", old.log());
+    for client in [&mut settings_of, &mut statements, &mut never_used, &mut busy, &mut amid] {
+        client.send(&query("SELECT pg_sleep(600)"));
+        database.wait_for(SLEEPING, &["1"]);
+        client.cancel();
+        assert_eq!(client.ready(1)[1].field(b'C'), "57014");
+    }
+    new.wait_for_log("7 clients have come from the old process");
+    drop((settings_of, statements, secretive, local, never_used, busy, amid));
+    new.wait_for_clients(0);
+    new.leave();
+}
+
+#[test]
+fn what_cannot_move_stays_until_it_is_done() {
+    let (database, port) = (Database::new(), free_port().unwrap());
+    let certs = certificates().display();
+    let settings = format!(
+        "default_pool_size = 20\nclient_tls_sslmode = \"allow\"\n\
+         client_tls_cert_file = \"{certs}/server.crt\"\nclient_tls_key_file = \"{certs}/server.key\""
+    );
+    let sections = "[users.other]\npassword = \"secret of other\"\npool_mode = \"session\"\n";
+    let mut old = Instance::start(&database, port, TempDir::new(None).unwrap(), &[], &settings, sections);
+    let mut listens = login(port, &database);
+    listens.sql("LISTEN c");
+    let mut has_table = login(port, &database);
+    has_table.sql("CREATE TEMP TABLE mine AS SELECT 5 AS x");
+    let mut has_prepared = login(port, &database);
+    has_prepared.sql("PREPARE p AS SELECT 6");
+    let mut session = Raw::login(port, "other", &database.name, &password_of("other"));
+    session.sql("SELECT 1");
+    let options = tls::Options { direct: false, alpn: Some("postgresql"), certificate: None };
+    let mut secure = tls::open(port, options).unwrap();
+    secure.try_login("app", &database.name, &password_of("app"), &[]).unwrap();
+    secure.sql("SELECT 1");
+    let mut moves = login(port, &database);
+    moves.sql("SELECT 1");
+
+    let new = old.take_over_with(&database, &settings, sections);
+    new.wait_for_clients(1);
+    assert_eq!(moves.sql("SELECT 'moved'"), ["moved"]);
+    // Through the other process.
+    moves.sql("NOTIFY c, 'heard'");
+    let heard = listens.sql("SELECT 'listens'");
+    assert_eq!(heard, ["listens"]);
+    let told = wait_until(PATIENCE, || {
+        listens.sql("SELECT 1");
+        listens.received.iter().any(|frame| frame.tag == b'A').then_some(())
+    });
+    assert!(told.is_some(), "{listens:?}");
+    assert_eq!(has_table.sql("SELECT x FROM mine"), ["5"]);
+    assert_eq!(has_prepared.sql("EXECUTE p"), ["6"]);
+    assert_eq!(session.sql("SELECT 'session'"), ["session"]);
+    assert_eq!(secure.sql("SELECT 'secure'"), ["secure"]);
+    // What kept them is gone, or they go.
+    has_table.sql("DROP TABLE mine");
+    has_table.sql("SELECT 1");
+    has_prepared.sql("DEALLOCATE ALL");
+    has_prepared.sql("SELECT 1");
+    new.wait_for_clients(3);
+    assert!(old.process.ended().is_none());
+    drop((listens, session, secure));
+    old.ends();
+    for client in [&mut moves, &mut has_table, &mut has_prepared] {
+        assert_eq!(client.sql("SELECT 'on'"), ["on"]);
+    }
+    drop((moves, has_table, has_prepared));
+    new.leave();
+}
+
+/// The new process has other settings: whoever it cannot take goes on where it was.
+#[test]
+fn clients_that_the_new_process_cannot_take_stay() {
+    let (database, port) = (Database::new(), free_port().unwrap());
+    let mut old = Instance::start(&database, port, TempDir::new(None).unwrap(), &[], "", "");
+    let mut clients: Vec<Raw> = (0..4).map(|_| login(port, &database)).collect();
+    clients[0].send_all(&[parse("s", "SELECT 'kept'"), sync()]);
+    clients[0].ready(1);
+    // No statements, and room for two.
+    let new = old.take_over(&database, "max_prepared_statements = 0\nmax_client_conn = 2");
+    new.wait_for_clients(2);
+    for client in &mut clients {
+        for _ in 0..3 {
+            assert_eq!(client.sql("SELECT 'on'"), ["on"]);
+        }
+    }
+    clients[0].send_all(&[bind("s", &[]), execute(), sync()]);
+    assert_eq!(clients[0].ready(1)[1].row(), "kept");
+    assert_eq!(new.clients(), 2);
+    assert!(old.process.ended().is_none());
+    drop(clients);
+    old.ends();
+    new.leave();
+}
+
+/// The new process dies amid all that.
+#[test]
+fn clients_outlive_a_new_process_that_is_killed() {
+    let (database, port) = (Database::new(), free_port().unwrap());
+    let mut old = Instance::start(&database, port, TempDir::new(None).unwrap(), &[], "", "");
+    let mut stays = login(port, &database);
+    stays.sql("BEGIN");
+    let mut new = old.take_over(&database, "");
+    new.process.signal("KILL").unwrap();
+    assert!(new.process.wait(PATIENCE).is_some());
+    stays.sql("COMMIT");
+    old.wait_for_log("the new process takes no more clients");
+    for _ in 0..3 {
+        assert_eq!(stays.sql("SELECT 'on'"), ["on"]);
+    }
+    // The place is free for the next one.
+    drop(stays);
+    old.ends();
+    let next = new.take_over(&database, "");
+    assert_eq!(login(port, &database).sql("SELECT 1"), ["1"]);
+    next.leave();
 }

@@ -39,7 +39,7 @@ const DEVIATIONS: &[[&str; 4]] = &[
     [
         "Online restart (`-R`)",
         "Takes over all sockets, drops those with TLS; gone in 1.26",
-        "Takes over the listening sockets and the pid file. Clients stay with the old process until they leave, also those with TLS, and cancel requests find them there. Not from a PgBouncer",
+        "Takes over listening sockets, the pid file, and clients between two transactions. Those with TLS, in session mode, with temporary tables, LISTEN and the like, or of databases with nodes stay with the old process until they leave; cancel requests find them there. Servers stay, too. Not from a PgBouncer",
         "`shutdown_timeout` (pooler.toml) ends them",
     ],
     [
