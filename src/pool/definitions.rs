@@ -1,10 +1,12 @@
 //! What is known of the functions of a database that has no nodes: they may leave something in the sessions of its
 //! clients.
 //!
-//! If it has several hosts, each has a catalog of its own: nothing says that they are the same.
+//! If it has several hosts, or its host's name several addresses, each has a catalog of its own: nothing says that they are
+//! the same.
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU32, Ordering},
@@ -14,6 +16,7 @@ use std::{
 use super::Pool;
 use crate::{
     cluster::{CatalogState, Source},
+    config::At,
     server::{ConnectSpec, ServerAddress},
     sql::Catalog,
 };
@@ -32,9 +35,33 @@ pub struct Definitions {
     unwanted: AtomicU32,
 }
 
-/// Those of a database, by host.
+/// Where a server is: its host, and which address of the name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Site {
+    host: String,
+    port: u16,
+    ip: Option<IpAddr>,
+}
+
+impl Site {
+    /// `ip`: where a connection has gone to.
+    pub fn new(host: &str, port: u16, ip: Option<IpAddr>) -> Self {
+        Self { host: host.to_owned(), port, ip: ip.filter(|_| host.parse::<IpAddr>().is_err()) }
+    }
+
+    /// That of an address without a name, or with one of its addresses.
+    pub fn of(address: &ServerAddress) -> Self {
+        let ip = match address.at {
+            At::Ip(ip) => Some(ip),
+            At::Any | At::Each => None,
+        };
+        Self::new(&address.host, address.port, ip)
+    }
+}
+
+/// Those of a database, by site.
 #[derive(Debug, Default)]
-pub struct Catalogs(Mutex<HashMap<(String, u16), AtHost>>);
+pub struct Catalogs(Mutex<HashMap<Site, AtHost>>);
 
 #[derive(Debug, Default)]
 struct AtHost {
@@ -44,19 +71,19 @@ struct AtHost {
 }
 
 impl Catalogs {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, u16), AtHost>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Site, AtHost>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// That of a host.
-    pub fn of(&self, host: &str, port: u16) -> Arc<CatalogState> {
-        Arc::clone(&self.lock().entry((host.to_owned(), port)).or_default().catalog)
+    /// That of a site.
+    pub fn of(&self, place: Site) -> Arc<CatalogState> {
+        Arc::clone(&self.lock().entry(place).or_default().catalog)
     }
 
-    /// Whom a pool's credentials put in charge of a host's; `None` if somebody is already.
+    /// Whom a pool's credentials put in charge of a site's; `None` if somebody is already.
     pub fn take_over(&self, pool: &Arc<Pool>, address: &ServerAddress) -> Option<Arc<Definitions>> {
         let mut all = self.lock();
-        let known = all.entry((address.host.clone(), address.port)).or_default();
+        let known = all.entry(Site::of(address)).or_default();
         if known.is_kept() {
             return None;
         }
@@ -87,6 +114,13 @@ impl Catalogs {
     pub fn are_kept(&self) -> bool {
         self.lock().values().any(|known| known.keeper.is_some())
     }
+
+    /// Where they were kept by somebody who has ended.
+    pub fn left(&self) -> Vec<ServerAddress> {
+        let ended =
+            |known: &AtHost| known.keeper.as_ref().filter(|_| !known.is_kept()).map(|k| k.address.clone());
+        self.lock().values().filter_map(ended).collect()
+    }
 }
 
 impl AtHost {
@@ -105,7 +139,12 @@ impl Definitions {
     /// The way to its host.
     fn address_of(&self, pool: &Pool) -> Option<ServerAddress> {
         let is_own = |host: &&ServerAddress| host.host == self.address.host && host.port == self.address.port;
-        pool.settings().hosts.iter().find(is_own).cloned()
+        let host = pool.settings().hosts.iter().find(is_own).cloned()?;
+        let gone = match (self.address.at, &host.names) {
+            (At::Ip(ip), Some(names)) => names.is_gone(&host.host, ip),
+            _ => false,
+        };
+        (!gone).then_some(ServerAddress { at: self.address.at, ..host })
     }
 }
 

@@ -437,6 +437,14 @@ impl PoolSettings {
         self.hosts.iter().map(|host| host.host.as_str()).collect::<Vec<_>>().join(",")
     }
 
+    /// All connections go to one server, as far as is known.
+    pub fn is_one_place(&self) -> bool {
+        match &*self.hosts {
+            [host] => host.is_one_place(),
+            _ => false,
+        }
+    }
+
     /// Whether both lead to the same servers in the same way: connections may stay.
     pub fn same_server(&self, other: &Self) -> bool {
         let (a, b) = (&self.connect, &other.connect);

@@ -9,7 +9,7 @@ use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    CancelTarget, ConnectError, ConnectSpec, ServerAddress, ServerLogin,
+    CancelTarget, ConnectError, ConnectSpec, Failure, Names, ServerAddress, ServerLogin,
     login::{Session, log_in},
     race::first_of,
     wire::{Endpoint, TlsAnswer, Wire},
@@ -130,17 +130,46 @@ async fn attempt(
     encryption: Encryption,
     version: ProtocolVersion,
 ) -> Result<Opened, Failed> {
+    let mut trying = None;
     let opened = async {
         let wire = open(&spec.address).await?;
+        trying = Trying::begin(&spec.address, &wire.endpoint);
         encrypt(wire, &spec.address, encryption).await
     };
     let (mut wire, tls) = opened.await.map_err(|error| Failed { error, over_tls: false })?;
     let over_tls = tls.is_some();
     let end_point = wire.tls().and_then(|session| session.peer_certificates()?.first());
     let end_point = end_point.and_then(|certificate| server_end_point(certificate));
-    match log_in(&mut wire, spec, version, end_point).await {
+    let result = log_in(&mut wire, spec, version, end_point).await;
+    if let Some(trying) = &mut trying {
+        trying.answered = result.as_ref().err().is_none_or(|error| error.failure() != Failure::Unreachable);
+    }
+    match result {
         Ok(session) => Ok(Opened { wire, session, tls }),
         Err(error) => Err(Failed { error, over_tls }),
+    }
+}
+
+/// A login at one of a name's addresses. If nothing comes of it, however it ends, others are tried first for a while.
+struct Trying<'a> {
+    names: &'a Names,
+    host: &'a str,
+    ip: IpAddr,
+    answered: bool,
+}
+
+impl<'a> Trying<'a> {
+    fn begin(address: &'a ServerAddress, endpoint: &Endpoint) -> Option<Self> {
+        let (Some(names), Endpoint::Tcp(at)) = (&address.names, endpoint) else { return None };
+        Some(Self { names, host: &address.host, ip: at.ip(), answered: false })
+    }
+}
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.names.shun(self.host, self.ip);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ mod own;
 mod race;
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 pub use cancel::{CancelError, CancelTarget, PeerConnection, cancel};
 pub use connect::connect;
@@ -47,6 +47,16 @@ pub struct ServerAddress {
 }
 
 impl ServerAddress {
+    /// It leads to one place only, as far as is known.
+    pub fn is_one_place(&self) -> bool {
+        self.names.as_ref().is_none_or(|names| names.count(&self.host) < 2)
+    }
+
+    /// Neither an IP address nor a unix socket.
+    pub fn is_name(&self) -> bool {
+        !self.host.starts_with(['/', '@']) && self.host.parse::<IpAddr>().is_err()
+    }
+
     /// Whether both lead to the same server in the same way.
     pub fn is_same(&self, other: &Self) -> bool {
         (&self.host, self.port, self.at, self.sslmode) == (&other.host, other.port, other.at, other.sslmode)

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, futures::Notified};
 use crate::config::Settings;
 
 /// So long an address is tried last after a failure.
-const SHUNNED: Duration = Duration::from_secs(5);
+const SHUNNED: Duration = Duration::from_secs(15);
 
 /// Every name that somebody has asked for.
 #[derive(Debug, Default)]
@@ -76,17 +76,28 @@ impl Names {
 
     /// The addresses of a name in the order in which they are to be tried for one more connection.
     pub async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, String> {
-        let known = Arc::clone(lock(&self.known).entry(name.to_owned()).or_default());
-        if let Some(answer) = lock(&known.state).answer(Instant::now()) {
-            return answer;
-        }
-        let _asking = known.asking.lock().await;
-        // Somebody may have asked meanwhile.
-        if let Some(answer) = lock(&known.state).answer(Instant::now()) {
-            return answer;
-        }
-        self.ask(name, &known).await;
+        let known = self.known_name(name).await;
         lock(&known.state).next(Instant::now())
+    }
+
+    /// How many addresses connections go to as long as they can be reached, by the last answer.
+    pub fn count(&self, name: &str) -> usize {
+        let known = lock(&self.known).get(name).map(Arc::clone);
+        known.map_or(0, |known| lock(&known.state).preferred().len())
+    }
+
+    /// What is known of a name, looked up if that does not count any more.
+    async fn known_name(&self, name: &str) -> Arc<Name> {
+        let known = Arc::clone(lock(&self.known).entry(name.to_owned()).or_default());
+        if !lock(&known.state).counts(Instant::now()) {
+            let asking = known.asking.lock().await;
+            // Somebody may have asked meanwhile.
+            if !lock(&known.state).counts(Instant::now()) {
+                self.ask(name, &known).await;
+            }
+            drop(asking);
+        }
+        known
     }
 
     /// Looks every name up again, whatever is known of it, but for those whose lookup is under way.
@@ -159,9 +170,15 @@ impl Names {
 }
 
 impl State {
-    /// What is known, if it still counts.
-    fn answer(&mut self, now: Instant) -> Option<Result<Vec<IpAddr>, String>> {
-        self.until.is_some_and(|until| until > now).then(|| self.next(now))
+    /// What is known still counts.
+    fn counts(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until > now)
+    }
+
+    /// Addresses of the kind that the system prefers.
+    fn preferred(&self) -> Vec<IpAddr> {
+        let kind = self.addresses.first().map(IpAddr::is_ipv4);
+        self.addresses.iter().filter(|address| Some(address.is_ipv4()) == kind).copied().collect()
     }
 
     /// Takes a turn.
@@ -169,13 +186,12 @@ impl State {
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
-        let kind = self.addresses.first().map(IpAddr::is_ipv4);
-        let is_preferred = |address: &&IpAddr| Some(address.is_ipv4()) == kind;
-        let mut order: Vec<IpAddr> = self.addresses.iter().filter(is_preferred).copied().collect();
+        let preferred = self.preferred();
+        let mut order = preferred.clone();
         let turn = self.turn % order.len().max(1);
         order.rotate_left(turn);
         self.turn = turn + 1;
-        order.extend(self.addresses.iter().filter(|address| !is_preferred(address)));
+        order.extend(self.addresses.iter().filter(|address| !preferred.contains(address)));
         let is_shunned =
             |address: &IpAddr| self.shunned.iter().any(|(other, until)| other == address && *until > now);
         order.sort_by_key(is_shunned);
@@ -221,6 +237,7 @@ mod tests {
         let now = Instant::now();
         let mut state = State::default();
         assert!(!state.put(Ok(ips(&["10.0.0.1", "10.0.0.2", "10.0.0.1", "::1", "10.0.0.3"])), now));
+        assert_eq!(state.preferred(), ips(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]));
         for expected in [
             ["10.0.0.1", "10.0.0.2", "10.0.0.3", "::1"],
             ["10.0.0.2", "10.0.0.3", "10.0.0.1", "::1"],
@@ -238,14 +255,14 @@ mod tests {
     fn what_has_gone_is_told_once_and_failures_take_nothing_away() {
         let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
         let mut state = State::default();
-        assert_eq!(state.answer(now), None);
+        assert!(!state.counts(now));
         state.put(Ok(ips(&["10.0.0.1", "10.0.0.2"])), later);
-        assert_eq!(state.answer(now), Some(Ok(ips(&["10.0.0.1", "10.0.0.2"]))));
-        assert_eq!(state.answer(later), None);
+        assert!(state.counts(now) && !state.counts(later));
+        assert_eq!(state.next(now), Ok(ips(&["10.0.0.1", "10.0.0.2"])));
         assert!(!state.put(Err("no".to_owned()), later));
-        assert_eq!(state.answer(now), Some(Err("no".to_owned())));
+        assert_eq!(state.next(now), Err("no".to_owned()));
         assert!(!state.put(Ok(Vec::new()), later));
-        assert_eq!(state.answer(now), Some(Err("the name has no address".to_owned())));
+        assert_eq!(state.next(now), Err("the name has no address".to_owned()));
         assert!(state.put(Ok(ips(&["10.0.0.2", "10.0.0.3"])), later));
         assert!(!state.put(Ok(ips(&["10.0.0.3", "10.0.0.2"])), later));
     }

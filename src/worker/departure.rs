@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     auth::ScramKeys,
-    client::limits::Admission,
+    client::{limits::Admission, startup::Replication},
     config::{PeerAddr, PoolMode, User},
     error::Secret,
     net::{Socket, Stream, wire::Wire},
@@ -242,7 +242,10 @@ pub(crate) async fn arrive(
         wanted: Params::default(),
         unsent: Vec::new(),
         connected_at: parcel.connected_at,
+        replication: Replication::None,
+        told_of: 0,
         stuck_since: 0,
+        refused: None,
         stays: false,
         _permit: permit,
     };

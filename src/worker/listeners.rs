@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -206,7 +207,7 @@ fn primary_of(pool: &Arc<Pool>) -> Option<Arc<Pool>> {
     match &pool.seat {
         Some(seat) => seat.sibling(seat.cluster.primary()?),
         // Nothing says that what is notified at one host is heard at another.
-        None => (pool.settings().hosts.len() == 1).then(|| Arc::clone(pool)),
+        None => pool.settings().is_one_place().then(|| Arc::clone(pool)),
     }
 }
 
@@ -475,7 +476,13 @@ impl<'a> Task<'a> {
     fn is_current(&self) -> bool {
         let Some(process) = self.process.upgrade() else { return false };
         let Some(own) = self.pool.seat.as_ref().and_then(|seat| seat.place()) else {
-            return self.pool.is_current(self.generation);
+            let peer = self.listener.peer().parse::<SocketAddr>();
+            let settings = self.pool.settings();
+            let names = settings.connect.address.names.as_ref();
+            let gone = peer.is_ok_and(|peer| {
+                names.is_some_and(|names| names.is_gone(&settings.connect.address.host, peer.ip()))
+            });
+            return self.pool.is_current(self.generation) && settings.is_one_place() && !gone;
         };
         let Some(cluster) = process.pools.cluster(&self.listener.database) else { return false };
         let primary = cluster.primary().and_then(|node| cluster.nodes.get(node));

@@ -22,7 +22,7 @@ use crate::{
     config::Currval,
     error::{Printable, Report as _},
     net::wire::Wire,
-    pool::{Failure, Pool, Welcome},
+    pool::{Failure, Pool, Welcome, definitions::Site},
     protocol::{
         ProtocolVersion,
         encode::{self, Severity},
@@ -279,7 +279,7 @@ impl Worker {
 
     fn insert_server(&mut self, index: usize, pool: &Arc<Pool>, generation: u64, login: ServerLogin) {
         pool.set_failure(None);
-        let differ = pool.settings().hosts.len() > 1;
+        let differ = !pool.settings().is_one_place();
         let settable = login.parameters.iter().filter(|(n, _)| params::is_settable(n));
         let settable = settable.filter(|(n, _)| !differ || !params::is_of_some_versions(n));
         let pairs = settable.map(|(n, v)| (n.as_str(), v.as_str()));
@@ -314,7 +314,8 @@ impl Worker {
             shard.servers += 1;
         }
         let settings = pool.settings();
-        let catalog = pool.database.catalogs.of(&login.host, login.port);
+        let place = Site::new(&login.host, login.port, login.peer.parse().ok());
+        let catalog = pool.database.catalogs.of(place);
         let info = ServerInfo {
             cancel_target: login.cancel_target,
             key: login.key,

@@ -17,10 +17,11 @@ use super::memory;
 use crate::{
     client::login::LoginShared,
     cluster::{self, CatalogState, Cluster, MonitorSettings},
-    config::{ClientPlacement, Config, Database, PoolMode, SessionFunctions, User},
+    config::{At, ClientPlacement, Config, Database, PoolMode, SessionFunctions, User},
     net::tls::{ClientTls, ServerTls},
     pool::{
         Pool,
+        definitions::Site,
         hosts::Attempt,
         registry::{Context, Pools},
     },
@@ -256,48 +257,57 @@ impl Process {
 
     /// Starts to keep what is known of the functions of a database without nodes, once, with the credentials of this pool.
     fn keep_definitions(&self, pool: &Arc<Pool>) {
-        if !self.looks_at_functions(pool) {
-            return;
+        // Where others lead to is known when a server has been reached.
+        if let Some(place) = certain_place(pool).filter(|_| self.looks_at_functions(pool)) {
+            self.keep_definitions_at(pool, &place);
         }
-        for address in pool.settings().hosts.iter() {
-            let Some(definitions) = pool.database.catalogs.take_over(pool, address) else { continue };
-            let (of, last) = (Arc::downgrade(&definitions), pool.own_spec("pooler"));
-            let spec_of = move |_| of.upgrade().and_then(|of| of.spec()).unwrap_or_else(|| last.clone());
-            self.runtime.spawn(cluster::keep_catalog(definitions, spec_of));
-        }
+    }
+
+    fn keep_definitions_at(&self, pool: &Arc<Pool>, place: &ServerAddress) {
+        let Some(definitions) = pool.database.catalogs.take_over(pool, place) else { return };
+        let (of, last) = (Arc::downgrade(&definitions), pool.own_spec("pooler"));
+        let spec_of = move |_| of.upgrade().and_then(|of| of.spec()).unwrap_or_else(|| last.clone());
+        self.runtime.spawn(cluster::keep_catalog(definitions, spec_of));
     }
 
     /// The same where somebody has begun to, and may have ended.
     pub(super) fn look_at_functions_again(&self, pool: &Arc<Pool>) {
         if pool.seat.is_none() && pool.database.catalogs.are_kept() {
             self.keep_definitions(pool);
+            for place in pool.database.catalogs.left() {
+                self.keep_definitions_at(pool, &place);
+            }
         }
     }
 
-    /// Ends when it is known what functions of a pool's database leave in sessions, or after a while without that.
+    /// Ends when it is known what functions of a pool's database leave in sessions, or after a while without that. Where it
+    /// may lead to several places, that of a server's is waited for when it has been reached.
     pub(crate) async fn functions_were_looked_at(&self, pool: &Pool) {
         if !self.looks_at_functions(pool) {
             return;
         }
-        let catalogs: Vec<Arc<CatalogState>> = match &pool.seat {
-            Some(seat) => vec![Arc::clone(&seat.cluster.catalog)],
+        match &pool.seat {
+            Some(seat) => looked_at(&seat.cluster.catalog).await,
             None => {
-                let settings = pool.settings();
-                let of = |address: &ServerAddress| pool.database.catalogs.of(&address.host, address.port);
-                settings.hosts.iter().map(of).collect()
+                if let Some(place) = certain_place(pool) {
+                    looked_at(&pool.database.catalogs.of(Site::of(&place))).await;
+                }
             }
-        };
-        let all = async {
-            for catalog in &catalogs {
-                catalog.was_looked_at().await;
-            }
-        };
-        // Of several hosts some may not be there at all.
-        let within = if catalogs.len() > 1 { FUNCTIONS_WITHIN / 4 } else { FUNCTIONS_WITHIN };
-        // Servers are asked behind every transaction then.
-        if tokio::time::timeout(within, all).await.is_err() {
-            catalogs.iter().for_each(|catalog| catalog.set_tried());
         }
+    }
+
+    /// The same of the place that a server has been found at: before anybody works there.
+    async fn functions_were_looked_at_there(&self, pool: &Arc<Pool>, login: &ServerLogin) {
+        if pool.seat.is_some() || !self.looks_at_functions(pool) {
+            return;
+        }
+        let is_its = |host: &&ServerAddress| host.host == login.host && host.port == login.port;
+        let Some(mut place) = pool.settings().hosts.iter().find(is_its).cloned() else { return };
+        if let Some(ip) = login.peer.parse().ok().filter(|_| place.is_name()) {
+            place.at = At::Ip(ip);
+        }
+        self.keep_definitions_at(pool, &place);
+        looked_at(&pool.database.catalogs.of(Site::of(&place))).await;
     }
 
     /// Puts the configuration in force for pools and workers. Returns the databases that are gone.
@@ -431,6 +441,9 @@ impl Process {
                 // Another server is asked now: no reason to wait for this one, which may never answer.
                 () = outdated => None,
             };
+            if let Some(Ok(login)) = &result {
+                process.functions_were_looked_at_there(&pool, login).await;
+            }
             if let Some(Ok(login)) = &result
                 && process.config().settings.log_connections
             {
@@ -530,6 +543,22 @@ pub(crate) async fn keep_names(process: Weak<Process>) {
                 worker.send(Message::NamesChanged);
             }
         }
+    }
+}
+
+/// Where all servers of a pool are, if its host is the only one and no name.
+fn certain_place(pool: &Pool) -> Option<ServerAddress> {
+    match &*pool.settings().hosts {
+        [host] if !host.is_name() => Some(host.clone()),
+        _ => None,
+    }
+}
+
+/// Waits for the first snapshot, for a while.
+async fn looked_at(catalog: &CatalogState) {
+    if tokio::time::timeout(FUNCTIONS_WITHIN, catalog.was_looked_at()).await.is_err() {
+        // Servers are asked behind every transaction then.
+        catalog.set_tried();
     }
 }
 

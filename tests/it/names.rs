@@ -6,7 +6,7 @@ use pooler::demo::process::{free_port, wait_until};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    database::Database,
+    database::{Database, Version, shared, superuser},
     gate::Gate,
     pooler::{Pooler, Setup},
     raw::{PATIENCE, Raw},
@@ -25,6 +25,14 @@ impl Name {
         let gates =
             (2..addresses + 2).map(|n| Gate::at(&format!("127.0.0.{n}"), port, database.port)).collect();
         Self { database, port, gates }
+    }
+
+    /// An address that leads to a database of the same name in another cluster.
+    fn lead_elsewhere(&mut self) {
+        let other = shared(Version::V18);
+        superuser(other, "postgres").sql(&format!("CREATE DATABASE {} OWNER app", self.database.name));
+        let address = format!("127.0.0.{}", self.gates.len() + 2);
+        self.gates.push(Gate::at(&address, self.port, other.primary.port));
     }
 
     /// /etc/hosts with these of its addresses.
@@ -115,6 +123,17 @@ fn addresses_that_refuse_or_do_not_answer_are_passed_over() {
     assert_eq!(addresses(&pooler), ["127.0.0.2"; 3]);
 }
 
+/// Who takes connections and says nothing costs the first one its time, and not those that follow.
+#[test]
+fn addresses_that_say_nothing_are_tried_last() {
+    let name = Name::of(2);
+    name.gates[0].shut();
+    let pooler = name.setup(&[2, 3]).setting("server_connect_timeout = 1").start();
+    let _clients = hold(&pooler, 4);
+    assert_eq!(addresses(&pooler), ["127.0.0.3"; 4]);
+    assert_eq!(name.connections(), [1, 4]);
+}
+
 #[test]
 fn connections_to_addresses_that_are_gone_are_closed_when_they_are_free() {
     let name = Name::of(3);
@@ -151,6 +170,37 @@ fn names_are_looked_up_again_now_and_then_if_wanted() {
     wait_for_addresses(&pooler, &[]);
     pooler.connect().sql("SELECT 1");
     assert_eq!(addresses(&pooler), ["127.0.0.3"]);
+}
+
+/// Nothing says that addresses of one name lead to one server: what functions leave is told by each one's own catalog, and
+/// servers listen themselves.
+#[test]
+fn nothing_is_taken_from_one_address_for_true_at_another() {
+    let mut name = Name::of(1);
+    name.lead_elsewhere();
+    name.database.sql("CREATE FUNCTION f(text) RETURNS text LANGUAGE sql AS $$ SELECT $1 $$");
+    superuser(shared(Version::V18), &name.database.name).sql(
+        "CREATE FUNCTION f(text) RETURNS text LANGUAGE sql AS $$ SELECT set_config('app.tenant', $1, false) $$",
+    );
+    let entry = format!("host = \"many.test\"\nport = {}", name.port);
+    let setup = Setup::new(&name.database).entry(&entry).hosts(&Name::hosts(&[2, 3]));
+    let pooler = setup.setting("server_round_robin = true").setting("workers = 1").start();
+    drop(hold(&pooler, 2));
+    let (mut client, mut other) = (pooler.connect(), pooler.connect());
+    let tenant = "SELECT coalesce(nullif(current_setting('app.tenant', true), ''), 'none')";
+    let mut left = 0;
+    for round in 0..6 {
+        client.sql(&format!("SELECT f('r{round}')"));
+        let own = client.sql(tenant);
+        left += usize::from(own == [format!("r{round}")]);
+        // An odd number of turns in all.
+        for _ in 0..3 {
+            assert_eq!(other.sql(tenant), ["none"], "round {round}");
+        }
+    }
+    assert!(left > 0 && left < 6, "{left}");
+    other.sql("LISTEN news");
+    assert!(pooler.console("SHOW LISTENERS").is_empty() && pooler.pinned().len() == 1);
 }
 
 /// H31: what has been known for too long costs nobody a connection.

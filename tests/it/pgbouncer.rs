@@ -668,3 +668,46 @@ fn online_restart_takes_the_place_of_the_old_process() {
     signal(second.0, "TERM").unwrap();
     assert!(wait_until(PATIENCE, || (!socket.exists() && pid().is_none()).then_some(())).is_some());
 }
+
+/// All hosts have the port of the line. Nobody is at the first one.
+#[test]
+fn lists_of_hosts_and_settings_about_them_are_those_of_pgbouncer() {
+    let database = Database::new();
+    let stage = Stage::new();
+    let name = database.name.as_str();
+    let ini = format!(
+        "[databases]\n{name} = host=127.0.0.9,127.0.0.1 port={} load_balance_hosts=disable\n\
+         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = @PORT@\nunix_socket_dir =\nauth_type = plain\n\
+         auth_file = @DIR@/users\nadmin_users = boss\npool_mode = transaction\ndefault_pool_size = 1\nquery_wait_notify = 1\n\
+         login_notify_message = welcome\n",
+        database.port
+    );
+    stage.file("users", &format!("\"app\" \"{}\"\n\"boss\" \"b\"\n", password_of("app")));
+    stage.file("pgbouncer.ini", &ini);
+    let run = stage.start(&[]);
+    let ask = |sql: &str| stage.psql("127.0.0.1", "app", name, &password_of("app"), sql);
+    let console = |sql: &str| out(&stage.psql("127.0.0.1", "boss", "pgbouncer", "b", sql));
+    let answer = ask("SELECT 'reached'");
+    assert_eq!(out(&answer), "reached\n", "{}", err(&answer));
+    assert_eq!(err(&answer), "NOTICE:  welcome\n");
+    run.wait_for_log("this host is passed over");
+    let shown = console("SHOW DATABASES");
+    let line = format!("{name}|127.0.0.9,127.0.0.1|{}|{name}|", database.port);
+    assert!(shown.lines().any(|shown| shown.starts_with(&line) && shown.contains("|disable|")), "{shown}");
+    assert!(console("SHOW POOLS").contains("|transaction|disable\n"));
+    let waits = std::thread::scope(|scope| {
+        let holds = scope.spawn(|| ask("SELECT pg_sleep(3)"));
+        database.wait_for("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(3)'", &["1"]);
+        let waits = ask("SELECT 'late'");
+        assert!(holds.join().unwrap().status.success());
+        waits
+    });
+    assert_eq!(out(&waits), "late\n");
+    let queued = "NOTICE:  No server connection available in postgres backend, client being queued\n";
+    assert_eq!(err(&waits), format!("NOTICE:  welcome\n{queued}"));
+    // PgBouncer's default.
+    stage.file("pgbouncer.ini", &ini.replace("query_wait_notify = 1\n", ""));
+    assert_eq!(console("RELOAD"), "RELOAD\n");
+    assert!(console("SHOW CONFIG").contains("query_wait_notify|5|5|yes\n"));
+    run.stop();
+}
