@@ -18,6 +18,7 @@ mod currval;
 mod demo;
 mod disconnect;
 mod discovery;
+mod every_setting;
 mod failover;
 mod freshness;
 mod harness;

@@ -6,7 +6,7 @@
 use std::{
     fs,
     os::unix::{
-        fs::{PermissionsExt as _, symlink},
+        fs::{MetadataExt as _, PermissionsExt as _, symlink},
         net::UnixDatagram,
         process::CommandExt as _,
     },
@@ -14,6 +14,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use nix::unistd::{Gid, Group, Uid, User};
 use pooler::demo::process::{Guarded, RunAs, TempDir, free_port, signal, wait_until};
 
 use crate::support::{
@@ -40,7 +41,7 @@ impl Stage {
         self.dir.path().join(name)
     }
 
-    /// Writes a file; `@DIR@` and `@PORT@` stand for those of the stage.
+    /// Writes a file; `@DIR@`, `@PORT@`, `@USER@` and `@GROUP@` stand for those of the stage.
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, self.filled(text)).unwrap();
@@ -53,7 +54,11 @@ impl Stage {
 
     pub fn filled(&self, text: &str) -> String {
         let dir = self.dir.path().to_str().unwrap();
-        text.replace("@DIR@", dir).replace("@PORT@", &self.port.to_string())
+        let owner = fs::metadata(self.dir.path()).unwrap();
+        let user = User::from_uid(Uid::from_raw(owner.uid())).unwrap().unwrap().name;
+        let group = Group::from_gid(Gid::from_raw(owner.gid())).unwrap().unwrap().name;
+        let text = text.replace("@DIR@", dir).replace("@PORT@", &self.port.to_string());
+        text.replace("@USER@", &user).replace("@GROUP@", &group)
     }
 
     pub fn read(&self, name: &str) -> String {
@@ -61,7 +66,7 @@ impl Stage {
     }
 
     /// Runs a program in the directory to its end, which has to come.
-    fn run(&self, program: &str, arguments: &[&str]) -> Output {
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new("timeout");
         command
             .args(["-k", "1", "60", program])

@@ -320,6 +320,18 @@ impl Raw {
         self.stream.set_timeout(PATIENCE).unwrap();
     }
 
+    /// Next message, if one comes within so long.
+    pub fn within(&mut self, time: Duration) -> Option<Frame> {
+        self.stream.set_timeout(time.max(Duration::from_millis(1))).unwrap();
+        let frame = match self.try_frame() {
+            Ok(frame) => frame,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => None,
+            Err(error) => panic!("no message: {error}; {self:?}"),
+        };
+        self.stream.set_timeout(PATIENCE).unwrap();
+        frame
+    }
+
     /// Rows of a simple query, columns joined by `|`; panics on an error.
     pub fn sql(&mut self, sql: &str) -> Vec<String> {
         self.try_sql(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
