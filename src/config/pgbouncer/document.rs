@@ -166,7 +166,7 @@ const DEVIATIONS: &[[&str; 4]] = &[
         "UTC; the `id` of SHOW CLIENTS and SHOW SERVERS in that place (0 during the login)",
         "`log_format` (pooler.toml)",
     ],
-    ["SUSPEND, SHOW FDS", "There up to 1.25", "Not there", ""],
+    ["SUSPEND, SHOW FDS", "There up to 1.25, for `-R`", "Not there: `-R` does without", ""],
     [
         "SHOW MEM, DNS_HOSTS, DNS_ZONES",
         "Rows of objects in memory, DNS",
