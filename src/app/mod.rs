@@ -33,7 +33,7 @@ use crate::{
     },
 };
 
-use self::{identity::PidFile, succession::Estate, takeover::Heritage};
+use self::{identity::PidFile, sockets::Listener, succession::Estate, takeover::Heritage};
 
 /// A reason not to start.
 type StartError = Box<dyn std::error::Error + Send + Sync>;
@@ -206,7 +206,7 @@ async fn listen_until_stopped(
 ) -> Result<(), StartError> {
     let settings = process.config().settings.clone();
     let passed_by_systemd = !passed.is_empty();
-    let listeners = if !passed_by_systemd {
+    let mut listeners = if !passed_by_systemd {
         let sockets = heritage.as_mut().map(|heritage| std::mem::take(&mut heritage.sockets));
         sockets::bind(&settings, sockets::inherit(sockets.unwrap_or_default())?).await?
     } else {
@@ -223,6 +223,7 @@ async fn listen_until_stopped(
                 // Nobody else sets it.
                 let _ = process.predecessor.set(cancels);
             }
+            listeners.iter_mut().for_each(Listener::take_file);
             Some(line)
         }
         None => None,

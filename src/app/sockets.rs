@@ -200,6 +200,13 @@ pub(super) fn bind_unix(path: &Path, settings: &Settings) -> Result<Listener, Bi
 }
 
 impl Listener {
+    /// The process that has opened it is gone: its file, if it has one, is this one's.
+    pub(super) fn take_file(&mut self) {
+        if matches!(self.socket, ListeningSocket::Unix(_)) && !self.shared && self.file.is_none() {
+            self.file = Some(SocketFile(PathBuf::from(&self.name)));
+        }
+    }
+
     /// Another descriptor of the socket.
     pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
         match &self.socket {
@@ -249,16 +256,11 @@ pub(super) fn passed_by_systemd() -> Vec<OwnedFd> {
     (FIRST_PASSED..FIRST_PASSED.saturating_add(count)).take_while(is_open).map(own).collect()
 }
 
-/// Accepts on sockets that the process before this one has opened, which are this one's from now on.
+/// Sockets that the process before this one has opened. Their files are still that one's.
 pub(super) fn inherit(sockets: Vec<OwnedFd>) -> Result<Vec<Listener>, BindError> {
     let listeners = sockets.into_iter().map(|descriptor| {
-        let listener = Listener::passed(descriptor);
-        let own = |listener: Listener| {
-            let path =
-                matches!(listener.socket, ListeningSocket::Unix(_)).then(|| PathBuf::from(&listener.name));
-            Listener { shared: false, file: path.map(SocketFile), ..listener }
-        };
-        listener.map(own).map_err(|error| BindError::new("a socket of the old process", error))
+        let listener = Listener::passed(descriptor).map(|listener| Listener { shared: false, ..listener });
+        listener.map_err(|error| BindError::new("a socket of the old process", error))
     });
     listeners.collect()
 }

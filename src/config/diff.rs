@@ -19,6 +19,8 @@ pub struct Diff {
     pub users_added: Vec<String>,
     pub users_removed: Vec<String>,
     pub users_changed: Vec<String>,
+    /// Other peers, or others of their addresses.
+    pub peers_changed: bool,
     /// Settings that take effect at once.
     pub settings_changed: Vec<&'static str>,
     /// Settings that differ but need a restart.
@@ -62,6 +64,7 @@ impl Config {
         }
         diff.users_added = missing(&new.users, &old.users);
         diff.users_removed = missing(&old.users, &new.users);
+        diff.peers_changed = old.peers != new.peers;
         let differs = |(name, user): &(&String, _)| new.users.get(*name).is_some_and(|other| other != *user);
         diff.users_changed = old.users.iter().filter(differs).map(|(name, _)| name.clone()).collect();
         diff

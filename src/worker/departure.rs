@@ -92,10 +92,10 @@ impl Worker {
         let Some(pool) = self.shards.get(client.shard).map(|shard| Arc::clone(&shard.pool)) else {
             return false;
         };
-        let Some(parcel) = Parcel::of(client, &pool).filter(|_| pool.seat.is_none() && !pool.is_removed())
-        else {
+        if pool.seat.is_some() || pool.is_removed() {
             return false;
-        };
+        }
+        let Some(parcel) = Parcel::of(client, &pool) else { return false };
         if client.conn.wire().detach(self.poll.registry()).is_err() {
             return false;
         }

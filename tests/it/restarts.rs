@@ -638,6 +638,7 @@ fn the_settings_of_the_new_process_say_where_it_listens() {
     assert!(new.process.ended().is_none());
     assert_eq!(login(port, &database).sql("SELECT 1"), ["1"]);
     new.wait_for_log("a successor has asked, and gone again");
+    assert_eq!(new.clients(), 0, "its unix socket is where it was");
     new.leave();
 }
 

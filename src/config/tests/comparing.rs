@@ -18,6 +18,16 @@ fn the_same_file_changes_nothing() {
 }
 
 #[test]
+fn other_peers_are_noticed() {
+    let peers = |host: &str| {
+        OLD.replace("[pooler]\n", "[pooler]\npeer_id=1\n") + &format!("[peers.2]\nhost='{host}'\n")
+    };
+    let (one, other) = (load(&peers("a")).unwrap().config, load(&peers("b")).unwrap().config);
+    assert!(Config::diff(&one, &one).is_empty());
+    assert!(Config::diff(&one, &other).peers_changed);
+}
+
+#[test]
 fn only_another_way_to_the_server_recycles_connections() {
     for line in [
         "port=1",
@@ -62,6 +72,7 @@ fn what_comes_and_goes_is_named() {
         users_added: vec!["w".to_owned()],
         users_removed: vec!["u".to_owned()],
         users_changed: vec!["v".to_owned()],
+        peers_changed: false,
         settings_changed: vec!["pool_mode"],
         needs_restart: vec!["listen_port", "workers"],
     };
