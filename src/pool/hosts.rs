@@ -15,7 +15,7 @@ use crate::{
 
 /// So long a host may take to answer before the next one is tried as well.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The same of one that has failed and not been reached since.
+/// The same of one that has failed and not been reached since, where others have not.
 const LITTLE_PATIENCE: Duration = Duration::from_millis(100);
 /// After the first failure it is tried last for so long; then twice as long each time, up to server_login_retry.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -102,9 +102,10 @@ impl Pool {
             Some(mark.retry_at).filter(|time| *time > now)
         };
         let attempt = |host: usize| {
-            let known = marks.get(host)?.is_some();
+            // Where all are slow, more logins would make them slower.
+            let doubtful = marks.get(host)?.is_some() && marks.iter().any(Option::is_none);
             let spec = ConnectSpec { address: hosts.get(host)?.clone(), ..spec.clone() };
-            Some(Attempt { spec, patience: if known { LITTLE_PATIENCE } else { PATIENCE } })
+            Some(Attempt { spec, patience: if doubtful { LITTLE_PATIENCE } else { PATIENCE } })
         };
         order(hosts.len(), first, retry_at).into_iter().filter_map(attempt).collect()
     }

@@ -234,7 +234,7 @@ impl Worker {
                 local_port: server.info.local_port,
                 connected_at: server.info.connected_at,
                 request_at: self.process.clock.unix_of(server.since),
-                close_needed: !server.pool.is_current(server.generation),
+                close_needed: server.why_outdated().is_some(),
                 link: match server.state {
                     ServerState::Active(client) => self.clients.get(client).map(|c| c.session.id),
                     _ => None,
