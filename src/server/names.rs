@@ -29,6 +29,8 @@ pub struct Names {
     nxdomain_ttl: AtomicU64,
     /// Addresses have gone away.
     gone: Notify,
+    /// So often.
+    losses: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -120,6 +122,7 @@ impl Names {
             tracing::warn!("DNS lookup failed: {name}: {error}");
         }
         if lock(&known.state).put(found, until) {
+            self.losses.fetch_add(1, Ordering::Release);
             self.gone.notify_waiters();
         }
     }
@@ -153,6 +156,11 @@ impl Names {
     /// Ends when addresses have gone away after the moment of the call.
     pub fn gone(&self) -> Notified<'_> {
         self.gone.notified()
+    }
+
+    /// How often addresses have gone away, also while nobody waited for it.
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Acquire)
     }
 
     /// What is known.

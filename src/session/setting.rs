@@ -52,6 +52,14 @@ pub enum Risk {
     Resets,
 }
 
+/// Settings that have been sent, and nothing behind them.
+#[derive(Debug)]
+pub struct Trial {
+    pub risk: Risk,
+    /// The client's label when it began.
+    pub wanted: Label,
+}
+
 /// What makes a server's settings those of a client.
 #[derive(Debug)]
 pub struct Changes {
@@ -90,21 +98,34 @@ impl Params {
     /// many bytes their answers have at least.
     pub fn write_changes(&self, wanted: &Self, sql: &mut String) -> usize {
         let mut answer = 0;
-        for (name, value) in wanted.iter() {
+        let is_role = |name: &str| name.eq_ignore_ascii_case("role");
+        let (role, wanted_role) = (self.get("role"), wanted.get("role"));
+        // Settings are not those of a role: it might not be let.
+        if role.is_some() && role != wanted_role {
+            answer += write_reset(sql, "role");
+        }
+        for (name, value) in wanted.iter().filter(|(name, _)| !is_role(name)) {
             if self.get(name) != Some(value) {
                 answer += write_set(sql, name, value, false);
             }
         }
-        for (name, _) in self.iter() {
+        for (name, _) in self.iter().filter(|(name, _)| !is_role(name)) {
             if wanted.get(name).is_none() {
-                sql.push_str("RESET ");
-                quote_identifier(sql, name);
-                sql.push(';');
-                answer += RESET;
+                answer += write_reset(sql, name);
             }
+        }
+        if let Some(wanted) = wanted_role.filter(|_| role != wanted_role) {
+            answer += write_set(sql, "role", wanted, false);
         }
         answer
     }
+}
+
+fn write_reset(sql: &mut String, name: &str) -> usize {
+    sql.push_str("RESET ");
+    quote_identifier(sql, name);
+    sql.push(';');
+    RESET
 }
 
 /// SET, or set_config where SET could not say it. `local`: up to the end of the transaction. Returns how many bytes the
@@ -230,6 +251,19 @@ mod tests {
         let tablespace = [("default_tablespace", "t")];
         assert_eq!(risk(&[], &tablespace), Some(Risk::Sets));
         assert_eq!(risk(&tablespace, &[("role", "r")]), Some(Risk::Resets));
+    }
+
+    #[test]
+    fn nothing_is_set_under_another_role() {
+        let params = |pairs: &[(&str, &str)]| Params::from_pairs(pairs.iter().copied());
+        let (one, other) =
+            (params(&[("role", "a"), ("jit", "off")]), params(&[("role", "b"), ("work_mem", "1MB")]));
+        let mut sql = String::new();
+        one.write_changes(&other, &mut sql);
+        assert_eq!(sql, "RESET \"role\";SET \"work_mem\" TO '1MB';RESET \"jit\";SET \"role\" TO 'b';");
+        sql.clear();
+        one.write_changes(&params(&[("jit", "on")]), &mut sql);
+        assert_eq!(sql, "RESET \"role\";SET \"jit\" TO 'on';");
     }
 
     #[test]

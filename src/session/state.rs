@@ -13,7 +13,7 @@ use super::{
     prepared::{Replay, Texts},
     resets::Resets,
     sequences::Sequences,
-    setting::{Changes, Risk},
+    setting::{Changes, Risk, Trial},
     statements::{ClientStatements, Registry, ServerStatements},
     traces::{Asking, Traces},
 };
@@ -116,8 +116,7 @@ pub struct ServerSession {
     pub spoiled: Option<&'static str>,
     /// A query of the pooler's own failed: nothing more may reach the client.
     pub injected_failed: Option<Box<[u8]>>,
-    /// Settings have been sent, and nothing behind them.
-    pub trying: Option<Risk>,
+    pub trying: Option<Trial>,
     /// A table or the like was altered in the transaction that is open.
     pub altered: bool,
     /// CommandCompletes since the last ReadyForQuery, and whether the last one was ROLLBACK.
@@ -371,7 +370,7 @@ impl ServerSession {
 
     /// Sends the settings alone: nothing is carried out before it is known that they are there.
     pub fn try_settings(&mut self, client: &mut ClientSession, risk: Risk, write: impl FnOnce(&str)) {
-        self.trying = Some(risk);
+        self.trying = Some(Trial { risk, wanted: Arc::clone(&client.label) });
         self.adopt_settings(client, write);
     }
 

@@ -524,6 +524,7 @@ impl Drop for Arriving {
 /// Looks host names up now and then, if the configuration says so, and lets the workers know when addresses have gone.
 pub(crate) async fn keep_names(process: Weak<Process>) {
     let mut looked = Instant::now();
+    let mut losses = 0;
     loop {
         let Some(this) = process.upgrade() else { return };
         let names = Arc::clone(&this.pools.names);
@@ -536,7 +537,10 @@ pub(crate) async fn keep_names(process: Weak<Process>) {
             names.look_all_up_again().await;
         }
         drop(this);
-        if tokio::time::timeout(NAMES_TICK, gone).await.is_ok()
+        // At the latest then: whatever is told in between is counted.
+        let _ = tokio::time::timeout(NAMES_TICK, gone).await;
+        let now = names.losses();
+        if std::mem::replace(&mut losses, now) != now
             && let Some(this) = process.upgrade()
         {
             for worker in &this.workers {

@@ -398,6 +398,7 @@ impl Worker {
 
     fn hand_over(&mut self, slot: usize, worker: usize) {
         let Some(server) = self.servers.get_mut(slot) else { return };
+        server.wake_at(1);
         if server.cancels > 0 || server.conn.wire().detach(self.poll.registry()).is_err() {
             return self.close_server(slot, "cannot be handed to another worker");
         }

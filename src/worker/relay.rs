@@ -72,7 +72,11 @@ impl Worker {
         // Where there are nodes, the request says which one.
         let routed = self.shards.get(shard).is_some_and(|s| s.seat.is_some());
         if surely && !routed && !self.can_checkout(shard) {
-            return self.enqueue(slot, ClientState::Waiting);
+            // Not into a pool that is no more: the client is moved on when it is read.
+            let replaced = self.shards.get(shard).is_some_and(|s| s.pool.is_replaced());
+            if !replaced {
+                return self.enqueue(slot, ClientState::Waiting);
+            }
         }
         self.read_client(slot);
         // What is left in the socket (or its end) raises no event.
@@ -278,7 +282,7 @@ impl Worker {
         {
             return 0;
         }
-        if self.tries_settings(slot, server_slot) {
+        if !input.is_empty() && self.tries_settings(slot, server_slot) {
             return 0;
         }
         let (Some(client), Some(server)) = (self.clients.get_mut(slot), self.servers.get_mut(server_slot))

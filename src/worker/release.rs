@@ -233,6 +233,7 @@ impl Worker {
         }
         server.end_work();
         server.session.outlived = false;
+        server.session.trying = None;
         self.unpin(slot);
         let Some(server) = self.servers.get_mut(slot) else { return };
         if let Some(reason) = server.session.why_spoiled() {

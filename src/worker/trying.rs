@@ -49,12 +49,14 @@ impl Worker {
         if !server.session.pipeline.is_empty() {
             return;
         }
-        let risk = server.session.trying.take();
-        let Some(message) = server.session.injected_failed.take() else {
+        let trial = server.session.trying.take();
+        let (Some(message), Some(trial)) = (server.session.injected_failed.take(), trial) else {
             return self.go_on_with_held(client_slot);
         };
         server.session.restore_label();
-        if risk == Some(Risk::Resets) {
+        // What was reported meanwhile has been taken back.
+        client.session.label = trial.wanted;
+        if trial.risk == Risk::Resets {
             // Whose setting is refused is not known: another server may have none of the other client's.
             server.session.spoiled = Some("settings cannot be reset");
         } else if let Some(label) = label_behind(client, &self.process.shared.labels) {

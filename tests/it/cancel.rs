@@ -119,7 +119,9 @@ fn wrong_unknown_and_idle_keys_have_no_effect() {
             idle.cancel_with(key);
         }
     }
-    assert_eq!(client.ready(1)[1].row(), "|done");
+    let frames = client.ready(1);
+    assert_eq!(frames[1].tag, b'D', "{frames:?}");
+    assert_eq!(frames[1].row(), "|done");
 }
 
 #[test]
