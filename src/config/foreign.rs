@@ -21,7 +21,6 @@ const FOREIGN: &[(&str, &str)] = &[
     ("server_fast_close", "remove it"),
     ("listen_address", "it is called listen_addr"),
     ("max_connections", "clients: max_client_conn; servers: max_db_connections"),
-    ("auth_ldap_options", "not supported; set auth_type"),
     ("load_balance_hosts", "not supported yet; name one host"),
     ("dns_max_ttl", "names are looked up for each connection; for nodes there is node_discovery_interval"),
     ("dns_nxdomain_ttl", "names are looked up for each connection; remove it"),

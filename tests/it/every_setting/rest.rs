@@ -7,7 +7,6 @@ use crate::{pgbouncer::err, support::raw::PATIENCE};
 
 /// Any value is taken.
 const TOLD: &[(&str, &str)] = &[
-    ("auth_ldap_options", "ldapserver=x"),
     ("autodb_idle_timeout", "1"),
     ("client_tls_dheparams", "none"),
     ("client_tls_ecdhcurve", "none"),
@@ -35,8 +34,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("server_fast_close", "1"),
 ];
 
-/// Shown as they are from RELOAD on. Where they go to, `/dev/log`, is the machine's.
+/// Shown as they are from RELOAD on. Where lines of syslog go to, `/dev/log`, is the machine's; what directories are asked is in
+/// `directories::`, also when it changes by RELOAD.
 const SHOWN: &[(&str, &str, &str)] = &[
+    ("auth_ldap_options", "ldapserver=x", "NULL"),
     ("syslog", "1", "0"),
     ("syslog_facility", "local3", "daemon"),
     ("syslog_ident", "another", "pgbouncer"),
