@@ -64,6 +64,9 @@ pub enum LoginError {
     Peer,
     #[error("certificate authentication failed")]
     Certificate,
+    /// A directory or the system does not know the user by the password.
+    #[error("{by} authentication failed for user \"{user}\"")]
+    Elsewhere { by: &'static str, user: String },
     /// auth_type any, and nobody to log in as at the server.
     #[error("database \"{0}\" has no user of its own")]
     NoForcedUser(String),
@@ -126,7 +129,7 @@ impl Report for LoginError {
         match self {
             Self::Closed | Self::Io(_) => "08006",
             Self::SslRequired | Self::NoRule | Self::Rejected | Self::Peer | Self::Certificate => "28000",
-            Self::NoForcedUser(_) => "28000",
+            Self::NoForcedUser(_) | Self::Elsewhere { .. } => "28000",
             // It may work the next time.
             Self::Lookup(_) => "57P03",
             Self::NoSuchDatabase(_) => "3D000",

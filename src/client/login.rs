@@ -240,16 +240,30 @@ impl Login<'_> {
         let binding = tls.map(|tls| Arc::clone(&tls.server_end_point)).filter(|hash| !hash.is_empty());
         let physical = request.replication == Replication::Physical;
         let target = (database, physical);
-        let method = method_of(config, self.peer, wire, user, target)?;
+        let demand = method_of(config, self.peer, wire, user, target)?;
+        let method = demand.method;
         let lookups = &self.context.shared.lookups;
-        let lookup = if method == AuthType::Any { None } else { config.lookup(user, database) };
+        // Others know these, or nobody does.
+        let lookup = match method {
+            AuthType::Any | AuthType::Ldap | AuthType::Pam => None,
+            _ => config.lookup(user, database),
+        };
         let found = match &lookup {
             Some(lookup) => Some(lookups.find(config, &self.context.server_tls, lookup, user).await?),
             None => None,
         };
         let secrets = &self.context.shared.secrets;
         let are_md5 = lookup.is_some() && lookups.are_md5();
-        let dialogue = Dialogue { config, secrets, binding, user, method, found: found.as_ref(), are_md5 };
+        let dialogue = Dialogue {
+            config,
+            secrets,
+            binding,
+            user,
+            from: self.peer,
+            demand: &demand,
+            found: found.as_ref(),
+            are_md5,
+        };
         let proof = dialogue.run(wire).await.inspect_err(|_| {
             if let Some(lookup) = &lookup {
                 lookups.forget(lookup, user);
@@ -341,7 +355,7 @@ fn method_of(
     wire: &Wire,
     user: &str,
     (database, physical): (&str, bool),
-) -> Result<AuthType, LoginError> {
+) -> Result<Demand, LoginError> {
     let address = match from {
         PeerAddr::Tcp { peer, .. } => Some(peer.ip()),
         PeerAddr::Unix { .. } => None,
@@ -351,7 +365,7 @@ fn method_of(
             let asking = Asking { database, user, address, tls: wire.is_tls(), physical };
             config.hba.demand(asking).ok_or(LoginError::NoRule)?
         }
-        method => Demand { method, map: None },
+        method => Demand { method, ..Demand::default() },
     };
     let map = demand.map.as_deref();
     match demand.method {
@@ -363,15 +377,12 @@ fn method_of(
                 return Err(LoginError::Peer);
             }
         }
-        AuthType::Cert => {
-            let name = wire.common_name().ok_or(LoginError::Certificate)?;
-            if !config.hba.maps(map, &name, user) {
-                return Err(LoginError::Certificate);
-            }
+        AuthType::Cert if !wire.certified_names().iter().any(|name| config.hba.maps(map, name, user)) => {
+            return Err(LoginError::Certificate);
         }
         _ => {}
     }
-    Ok(demand.method)
+    Ok(demand)
 }
 
 impl LoginContext {

@@ -3,9 +3,11 @@
 //! It ends with a `LoggedIn` that is handed to a worker, which sends AuthenticationOk and what follows.
 
 pub mod error;
+mod ldap;
 pub mod limits;
 pub mod login;
 pub mod lookup;
+mod pam;
 pub mod password;
 pub mod startup;
 pub mod wire;
@@ -50,7 +52,7 @@ pub struct LoggedIn {
     pub scram_keys: Option<ScramKeys>,
     /// What auth_query has found of the user.
     pub looked_up: Option<crate::error::Secret<String>>,
-    /// The clear-text password, if the client sent it (auth_type plain): may log in to the server.
+    /// The clear-text password, if the client sent it (auth_type plain, ldap, pam): may log in to the server.
     pub password: Option<crate::error::Secret<String>>,
     pub peer: PeerAddr,
     /// `TLSv1.3/TLS_AES_256_GCM_SHA384`, or empty.

@@ -7,11 +7,11 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use zeroize::Zeroizing;
 
-use super::{error::LoginError, lookup::Found, wire::Wire};
+use super::{error::LoginError, ldap, lookup::Found, pam, wire::Wire};
 use crate::{
     auth::{AuthError, ScramKeys, ScramSecret, ScramServer, SecretCache, Stored, md5, scram, secrets},
-    config::{AuthType, Config},
-    error::Secret,
+    config::{AuthType, Config, Demand, PeerAddr, ldap::Ldap},
+    error::{Printable, Secret},
     protocol::encode,
 };
 
@@ -37,7 +37,8 @@ pub(crate) struct Dialogue<'a> {
     /// `tls-server-end-point` hash, on TLS connections.
     pub(crate) binding: Option<Arc<[u8]>>,
     pub(crate) user: &'a str,
-    pub(crate) method: AuthType,
+    pub(crate) from: &'a PeerAddr,
+    pub(crate) demand: &'a Demand,
     /// What auth_query has found, if it has been asked.
     pub(crate) found: Option<&'a Found>,
     /// Those whom auth_query finds have md5 hashes rather than SCRAM secrets.
@@ -64,7 +65,7 @@ impl<'a> Dialogue<'a> {
             Some(Found::Secret(secret)) => (true, Some(secret)),
         };
         let stored = text.and_then(|text| Stored::parse(&text.0));
-        match self.method {
+        match self.demand.method {
             AuthType::Trust if known => Ok(Proof::default()),
             AuthType::Trust => Err(AuthError::Trust.into()),
             // What the socket shows has been looked at: what remains is that the user is known.
@@ -74,6 +75,8 @@ impl<'a> Dialogue<'a> {
             AuthType::Cert => Err(LoginError::Certificate),
             AuthType::Any => Ok(Proof::default()),
             AuthType::Reject | AuthType::Hba => Err(LoginError::Rejected),
+            AuthType::Ldap => self.ldap(wire).await,
+            AuthType::Pam => self.pam(wire).await,
             AuthType::Plain => self.plain(wire, stored).await,
             AuthType::ScramSha256 => self.scram(wire, stored).await,
             AuthType::Md5 => match stored {
@@ -97,10 +100,60 @@ impl<'a> Dialogue<'a> {
         NonZeroU32::new(self.config.settings.scram_iterations).unwrap_or(secrets::DEFAULT_ITERATIONS)
     }
 
-    async fn plain(&self, wire: &mut Wire, stored: Option<Stored<'_>>) -> Result<Proof, LoginError> {
+    async fn password(wire: &mut Wire) -> Result<Zeroizing<String>, LoginError> {
         encode::authentication(&mut wire.out, CLEARTEXT, &[]);
         wire.flush().await?;
-        let password = read_password(wire).await?;
+        read_password(wire).await
+    }
+
+    async fn ldap(&self, wire: &mut Wire) -> Result<Proof, LoginError> {
+        let password = Self::password(wire).await?;
+        let known = match &self.demand.ldap {
+            Some(ldap) => {
+                ldap::authenticate(ldap, self.user, &password).await.map_err(|error| error.to_string())
+            }
+            // SET does not look at what settings need of each other.
+            None => match Ldap::parse(&self.config.settings.auth_ldap_options) {
+                Ok(ldap) => {
+                    ldap::authenticate(&ldap, self.user, &password).await.map_err(|error| error.to_string())
+                }
+                Err(wrong) => Err(format!("auth_ldap_options: {wrong}")),
+            },
+        };
+        self.known_elsewhere("LDAP", known, &password)
+    }
+
+    async fn pam(&self, wire: &mut Wire) -> Result<Proof, LoginError> {
+        let password = Self::password(wire).await?;
+        let service = self.demand.pam_service.as_deref();
+        let service = service.unwrap_or(&self.config.settings.auth_pam_service);
+        let host = match self.from {
+            PeerAddr::Tcp { peer, .. } => Some(peer.ip().to_string()),
+            PeerAddr::Unix { .. } => None,
+        };
+        let known = pam::authenticate(service, self.user, password.clone(), host).await;
+        self.known_elsewhere("PAM", known.map_err(|error| error.to_string()), &password)
+    }
+
+    /// What somebody else says of the user. The client is not told why it is refused.
+    fn known_elsewhere(
+        &self,
+        by: &'static str,
+        known: Result<(), String>,
+        password: &Zeroizing<String>,
+    ) -> Result<Proof, LoginError> {
+        match known {
+            Ok(()) => Ok(Proof { password: Some(Secret(password.to_string())), scram_keys: None }),
+            Err(why) => {
+                let (user, why) = (Printable(self.user), Printable(&why));
+                tracing::warn!("{by} authentication failed for user {user}: {why}");
+                Err(LoginError::Elsewhere { by, user: self.user.to_owned() })
+            }
+        }
+    }
+
+    async fn plain(&self, wire: &mut Wire, stored: Option<Stored<'_>>) -> Result<Proof, LoginError> {
+        let password = Self::password(wire).await?;
         let right = match stored {
             Some(Stored::Scram(secret)) => self.secrets.verify(Arc::new(secret), password.clone()).await?,
             Some(stored) => stored.verify(self.user, &password),

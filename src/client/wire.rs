@@ -213,9 +213,10 @@ impl Wire {
     }
 
     /// Who the client's certificate says that it is; it has been verified.
-    pub(crate) fn common_name(&self) -> Option<String> {
-        let Io::Tls(stream) = &self.io else { return None };
-        tls::common_name(stream.get_ref().1.peer_certificates()?.first()?)
+    pub(crate) fn certified_names(&self) -> Vec<String> {
+        let Io::Tls(stream) = &self.io else { return Vec::new() };
+        let certificates = stream.get_ref().1.peer_certificates();
+        certificates.and_then(|chain| chain.first()).map(tls::names).unwrap_or_default()
     }
 
     /// Whether the client chose the protocol `postgresql` by ALPN.

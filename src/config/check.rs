@@ -8,6 +8,7 @@ use super::{
     At, AuthType, Config, Database, Settings, SslMode,
     file::{Dialect, Reader},
     is_console,
+    ldap::Ldap,
     problem::Problem,
 };
 use crate::auth::stored::Stored;
@@ -21,6 +22,7 @@ pub(super) fn check(reader: &mut Reader<'_>) {
     listening(reader, &config.settings);
     tls_towards_clients(reader, &config.settings);
     tls_towards_servers(reader, &config.settings);
+    directory(reader, &config.settings);
     certificates_as_proof(reader, &config);
     users(reader);
     if config.settings.default_pool_size > 0
@@ -130,6 +132,18 @@ fn certificates_as_proof(reader: &mut Reader<'_>, config: &Config) {
     }
 }
 
+/// Options that cannot be read would let nobody in.
+fn directory(reader: &mut Reader<'_>, settings: &Settings) {
+    if settings.auth_type == AuthType::Ldap
+        && let Err(wrong) = Ldap::parse(&settings.auth_ldap_options)
+    {
+        let problem = reader.at("pooler", "auth_ldap_options", format!("auth_ldap_options: {wrong}"));
+        reader.problems.push(problem.remedy(
+            "auth_type is ldap: give for example ldapserver=HOST ldapbasedn=\"DN\", or ldapserver=HOST ldapprefix=\"cn=\" ldapsuffix=\",DN\"",
+        ));
+    }
+}
+
 /// A certificate and its key: both or none.
 fn pair(reader: &mut Reader<'_>, cert: (&str, &Option<PathBuf>), key: (&str, &Option<PathBuf>)) {
     for ((name, file), (other, other_file)) in [(cert, key), (key, cert)] {
@@ -209,9 +223,12 @@ fn users(reader: &mut Reader<'_>) {
     let settings = &reader.config.settings;
     let mut found: Vec<Problem> = Vec::new();
     let by_password = [AuthType::Plain, AuthType::Md5, AuthType::ScramSha256].contains(&settings.auth_type);
-    // PostgreSQL may know those who are in no list.
-    let asks = !settings.auth_user.is_empty()
-        || reader.config.databases.values().any(|database| database.auth_user.is_some());
+    // PostgreSQL, a directory or the system may know those who are in no list.
+    let elsewhere = [AuthType::Ldap, AuthType::Pam];
+    let asks =
+        elsewhere.iter().any(|method| settings.auth_type == *method || reader.config.hba.uses(*method))
+            || !settings.auth_user.is_empty()
+            || reader.config.databases.values().any(|database| database.auth_user.is_some());
     if reader.config.users.is_empty() && !asks && settings.auth_type != AuthType::Any {
         let problem = reader.at("pooler", "", "no user is configured, so nobody can log in");
         let remedy = match reader.dialect {

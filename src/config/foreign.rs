@@ -20,7 +20,6 @@ const FOREIGN: &[(&str, &str)] = &[
     ("track_extra_parameters", "every parameter that the server reports is tracked; remove it"),
     ("listen_address", "it is called listen_addr"),
     ("max_connections", "clients: max_client_conn; servers: max_db_connections"),
-    ("auth_ldap_options", "not supported; set auth_type"),
     ("resolv_conf", "names are looked up as the system does it; remove it"),
 ];
 

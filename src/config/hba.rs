@@ -7,9 +7,10 @@
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use super::AuthType;
+use super::{AuthType, ldap::Ldap};
 
 /// The rules of the file, and the maps that they name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,8 +27,7 @@ struct Rule {
     users: Names,
     /// Of those by TCP; `None`: all.
     addresses: Option<Network>,
-    method: AuthType,
-    map: Option<String>,
+    demand: Demand,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,11 +76,15 @@ pub struct Asking<'a> {
 }
 
 /// What a rule demands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
     pub method: AuthType,
     /// For methods that ask somebody else who the client is.
     pub map: Option<String>,
+    /// Where method ldap asks; `None`: where auth_ldap_options say.
+    pub ldap: Option<Arc<Ldap>>,
+    /// Service of method pam; `None`: auth_pam_service.
+    pub pam_service: Option<String>,
 }
 
 /// A line that cannot be read.
@@ -101,6 +105,8 @@ const METHODS: &[(&str, AuthType)] = &[
     ("scram-sha-256", AuthType::ScramSha256),
     ("peer", AuthType::Peer),
     ("cert", AuthType::Cert),
+    ("ldap", AuthType::Ldap),
+    ("pam", AuthType::Pam),
 ];
 
 /// A part of a line.
@@ -111,6 +117,8 @@ struct Word {
     quoted: bool,
     /// A comma follows.
     goes_on: bool,
+    /// Bytes of the line behind it.
+    behind: usize,
 }
 
 impl Hba {
@@ -119,7 +127,7 @@ impl Hba {
         let mut bad = Vec::new();
         let directory = path.parent().unwrap_or(Path::new(""));
         for (index, line) in text.lines().enumerate() {
-            let read = words(line).and_then(|words| rule(&words, directory));
+            let read = words(line).and_then(|words| rule(line, &words, directory));
             match read {
                 Ok(rule) => self.rules.extend(rule),
                 Err(message) => {
@@ -155,7 +163,7 @@ impl Hba {
     /// What the first rule that fits demands; `None`: there is none, and nobody is let in.
     pub fn demand(&self, asking: Asking<'_>) -> Option<Demand> {
         let rule = self.rules.iter().find(|rule| rule.fits(asking))?;
-        Some(Demand { method: rule.method, map: rule.map.clone() })
+        Some(rule.demand.clone())
     }
 
     /// Whether a user of the system (or of a certificate) may be this user.
@@ -172,12 +180,12 @@ impl Hba {
 
     /// Whether some rule has this method.
     pub(super) fn uses(&self, method: AuthType) -> bool {
-        self.rules.iter().any(|rule| rule.method == method)
+        self.rules.iter().any(|rule| rule.demand.method == method)
     }
 
     /// Maps that rules name and that are not there.
     pub(super) fn missing_maps(&self) -> Vec<&str> {
-        let named = self.rules.iter().filter_map(|rule| rule.map.as_deref());
+        let named = self.rules.iter().filter_map(|rule| rule.demand.map.as_deref());
         named.filter(|map| !self.maps.iter().any(|line| line.map == **map)).collect()
     }
 }
@@ -236,7 +244,7 @@ fn words(line: &str) -> Result<Vec<Word>, String> {
     let mut words = Vec::new();
     let mut rest = line.trim_start();
     while !rest.is_empty() && !rest.starts_with('#') {
-        let mut word = Word { text: String::new(), quoted: false, goes_on: false };
+        let mut word = Word { text: String::new(), quoted: false, goes_on: false, behind: 0 };
         let mut inside = false;
         let mut end = rest.len();
         for (at, c) in rest.char_indices() {
@@ -261,7 +269,9 @@ fn words(line: &str) -> Result<Vec<Word>, String> {
         if inside {
             return Err("a double quote is not closed".to_owned());
         }
-        rest = rest.get(end..).unwrap_or_default().trim_start();
+        rest = rest.get(end..).unwrap_or_default();
+        word.behind = rest.len();
+        rest = rest.trim_start();
         // A comma may stand behind a blank, too.
         if let Some(behind) = rest.strip_prefix(',').filter(|_| !word.goes_on) {
             word.goes_on = true;
@@ -278,7 +288,7 @@ fn field(words: &[Word]) -> Option<(&[Word], &[Word])> {
     words.split_at_checked(length)
 }
 
-fn rule(words: &[Word], directory: &Path) -> Result<Option<Rule>, String> {
+fn rule(line: &str, words: &[Word], directory: &Path) -> Result<Option<Rule>, String> {
     let Some((first, rest)) = words.split_first() else { return Ok(None) };
     let connection = match first.text.as_str() {
         "local" => Connection::Local,
@@ -296,11 +306,11 @@ fn rule(words: &[Word], directory: &Path) -> Result<Option<Rule>, String> {
         Connection::Local => (None, rest),
         _ => addresses(rest)?,
     };
-    let (method, options) = rest.split_first().ok_or_else(|| missing("the method"))?;
-    let found = METHODS.iter().find(|(name, _)| *name == method.text);
+    let (word, options) = rest.split_first().ok_or_else(|| missing("the method"))?;
+    let found = METHODS.iter().find(|(name, _)| *name == word.text);
     let method = found.map(|(_, method)| *method).ok_or_else(|| {
         let known = METHODS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        format!("method \"{}\" is not supported; there are {known}", method.text.escape_debug())
+        format!("method \"{}\" is not supported; there are {known}", word.text.escape_debug())
     })?;
     if method == AuthType::Peer && connection != Connection::Local {
         return Err("method peer is for local connections".to_owned());
@@ -308,16 +318,26 @@ fn rule(words: &[Word], directory: &Path) -> Result<Option<Rule>, String> {
     if method == AuthType::Cert && connection != Connection::HostSsl {
         return Err("method cert is for hostssl".to_owned());
     }
-    let mut map = None;
+    let mut demand = Demand { method, ..Demand::default() };
+    if method == AuthType::Ldap {
+        // They have quotes of their own, and end where the words do.
+        let from = line.len().saturating_sub(word.behind);
+        let to = line.len().saturating_sub(options.last().map_or(word.behind, |last| last.behind));
+        demand.ldap = Some(Arc::new(Ldap::parse(line.get(from..to).unwrap_or_default())?));
+        return Ok(Some(Rule { connection, databases, users, addresses, demand }));
+    }
     for option in options {
         match option.text.split_once('=') {
             Some(("map", name)) if matches!(method, AuthType::Peer | AuthType::Cert) => {
-                map = Some(name.to_owned())
+                demand.map = Some(name.to_owned());
+            }
+            Some(("pamservice", name)) if method == AuthType::Pam && !name.is_empty() => {
+                demand.pam_service = Some(name.to_owned());
             }
             _ => return Err(format!("option \"{}\" is not supported", option.text.escape_debug())),
         }
     }
-    Ok(Some(Rule { connection, databases, users, addresses, method, map }))
+    Ok(Some(Rule { connection, databases, users, addresses, demand }))
 }
 
 fn names(words: &[Word], directory: &Path, special: &[&str], refused: &[&str]) -> Result<Names, String> {
@@ -476,9 +496,12 @@ mod tests {
             ("host all @none all trust", "cannot read /nowhere/none: No such file or directory (os error 2)"),
             ("host all \"x all trust", "a double quote is not closed"),
             (
-                "local all all ldap ldapserver=x",
-                "method \"ldap\" is not supported; there are trust, reject, password, plain, md5, scram-sha-256, peer, cert",
+                "local all all radius x=y",
+                "method \"radius\" is not supported; there are trust, reject, password, plain, md5, scram-sha-256, peer, cert, ldap, pam",
             ),
+            ("local all all ldap ldapserver=x", "ldapbasedn, ldapprefix or ldapsuffix is missing"),
+            ("local all all ldap", "ldapserver is missing"),
+            ("local all all pam map=x", "option \"map=x\" is not supported"),
             ("host all all all peer", "method peer is for local connections"),
             ("host all all all cert", "method cert is for hostssl"),
             ("local all all md5 map=x", "option \"map=x\" is not supported"),
@@ -489,6 +512,21 @@ mod tests {
         }
         let rejects = |line| read(line).1[0].rejects;
         assert!(rejects("host all +bad all reject") && !rejects("host all +good all md5"));
+    }
+
+    #[test]
+    fn options_of_ldap_and_pam_are_those_of_their_line() {
+        let (hba, bad) = read(
+            "host all a all ldap ldapserver=h ldapprefix=\"cn=\" ldapsuffix=\",dc=x\" # comment\n\
+             host all b all pam\nhost all c all pam pamservice=mine\n",
+        );
+        assert_eq!(bad, []);
+        let address = Some("1.2.3.4".parse().unwrap());
+        let demand =
+            |user| hba.demand(Asking { database: "d", user, address, tls: false, physical: false }).unwrap();
+        let expected = Ldap::parse("ldapserver=h ldapprefix=cn= ldapsuffix=\",dc=x\"").unwrap();
+        assert_eq!(demand("a").ldap, Some(Arc::new(expected)));
+        assert_eq!((demand("b").pam_service, demand("c").pam_service), (None, Some("mine".to_owned())));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod file;
 mod foreign;
 mod hba;
 mod interpolate;
+pub mod ldap;
 mod nodes;
 mod pgbouncer;
 mod problem;
@@ -97,6 +98,10 @@ pub enum AuthType {
     Peer,
     /// Nobody; only in auth_hba_file.
     Reject,
+    /// Whom a directory knows by the password.
+    Ldap,
+    /// Whom the system knows by the password.
+    Pam,
 }
 
 /// libpq's sslmode.

@@ -38,6 +38,8 @@ const AUTH_TYPES: Choice<AuthType> = Choice(&[
     ("cert", AuthType::Cert),
     ("hba", AuthType::Hba),
     ("any", AuthType::Any),
+    ("ldap", AuthType::Ldap),
+    ("pam", AuthType::Pam),
 ]);
 const LOG_FORMATS: Choice<LogFormat> =
     Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json), ("pgbouncer", LogFormat::Pgbouncer)]);
@@ -303,17 +305,28 @@ settings! {
     "Authentication" {
         /// How clients prove who they are: `scram-sha-256` (with channel binding over TLS), `md5` (SCRAM for
         /// users whose secret is one), `plain` (password in clear text), `trust` (no proof; the user must be known), `cert` (a
-        /// certificate whose common name is that of the user, who must be known), `hba` (as `auth_hba_file` says) or `any` (no
-        /// proof, for anybody, in databases that have a `user`; on the console whoever is not in `admin_users` may use SHOW).
-        auth_type: AuthType = "scram-sha-256", AUTH_TYPES, Live, "In PgBouncer `md5`, which also knows `ldap` and `pam`.";
+        /// certificate whose common name, or a DNS name of it, is that of the user, who must be known), `hba` (as `auth_hba_file` says), `ldap` (password in
+        /// clear text, of a user that a directory knows, see `auth_ldap_options`), `pam` (the same, of a user that the system knows) or
+        /// `any` (no proof, for anybody, in databases that have a `user`; on the console whoever is not in `admin_users` may use SHOW).
+        auth_type: AuthType = "scram-sha-256", AUTH_TYPES, Live, "In PgBouncer `md5`.";
         /// With `auth_type` `hba`: file with a rule on each line, as PostgreSQL's pg_hba.conf. The first rule that fits counts; without
         /// one nobody is let in. Kinds `local`, `host`, `hostssl`, `hostnossl`; `all`, `sameuser`, names and `@FILE`; addresses with or
-        /// without a mask; methods `trust`, `reject`, `password`, `md5`, `scram-sha-256`, `peer` and `cert` (both with `map=`). Read
-        /// again on RELOAD.
+        /// without a mask; methods `trust`, `reject`, `password`, `md5`, `scram-sha-256`, `peer` and `cert` (both with `map=`),
+        /// `ldap` (followed by options as in `auth_ldap_options`) and `pam` (with `pamservice=`). Read again on RELOAD.
         auth_hba_file: Option<PathBuf> = "", FilePath, Live;
         /// File with the maps of `auth_hba_file`, as PostgreSQL's pg_ident.conf without regular expressions: on each line a map, a name
         /// of the system or of a certificate, and a user (`all`: any).
         auth_ident_file: Option<PathBuf> = "", FilePath, Live;
+        /// With `auth_type` `ldap`: where users are known, as `key=value` by blanks, values with blanks or commas in double quotes.
+        /// `ldapserver` (host names by blanks, tried in turn), `ldapport`, `ldapscheme` (`ldap` or `ldaps`), `ldaptls=1` (StartTLS), and
+        /// either `ldapprefix` and `ldapsuffix`, between which the user's name is what is logged in as, or `ldapbasedn`, below which
+        /// one entry is searched for, with `ldapsearchattribute` (`uid`) or `ldapsearchfilter` (`$username` stands for the name), by
+        /// `ldapbinddn` and `ldapbindpasswd` or by nobody; `ldapurl` says most of that at once. Users need be in no list; their
+        /// passwords log in at PostgreSQL, too. Certificates are checked by the system's authorities, or by `TLS_CACERT` of libldap's
+        /// configuration.
+        auth_ldap_options: String = "", Text, Live, "PgBouncer also finds servers by DNS (SRV).";
+        /// With `pam`: the file in `/etc/pam.d` with the rules. Needs `libpam.so.0`, which is looked for at the first login.
+        auth_pam_service: String = "pooler", Text, Live, "In PgBouncer always `pgbouncer`.";
         /// File with users and their passwords, one `"user" "password"` on each line (PgBouncer's
         /// userlist.txt). A password is plain, `md5` with a hash, or a SCRAM secret as in `pg_authid`. Read again on
         /// RELOAD.

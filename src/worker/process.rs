@@ -362,9 +362,11 @@ impl Process {
 
     /// The client of a cancel request that may have been passed on by peers, and its key as it was made.
     pub(crate) fn find(&self, key: &BackendKeyData) -> Option<(BackendKeyData, Place)> {
-        // Keys from before there were peers count no hops.
-        let made = peering::as_made(key);
-        [key.clone(), made].into_iter().find_map(|key| self.directory.get(&key).map(|place| (key, place)))
+        let place = |key: BackendKeyData| self.directory.get(&key).map(|place| (key, place));
+        // Only keys that were made for peers count hops.
+        let peer = self.config().settings.peer_id;
+        let is_ours = peer > 0 && peering::peer_of(key) == peer;
+        place(key.clone()).or_else(|| place(is_ours.then(|| peering::as_made(key))?))
     }
 
     /// A cancel request that is for no client of this process. Goes to one other at most: whoever gets it twice may have begun

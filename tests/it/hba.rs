@@ -64,6 +64,7 @@ fn the_first_rule_that_fits_says_how_clients_prove_who_they_are() {
              host all trust_user 127.0.0.0 255.0.0.0 trust\n\
              host all plain_user all password\n\
              hostssl all scram_user all cert map=certs\n\
+             hostssl all md5_user all cert\n\
              local all app peer map=people\n\
              local all plain_user peer\n",
             name = database.name
@@ -73,8 +74,13 @@ fn the_first_rule_that_fits_says_how_clients_prove_who_they_are() {
     let socket = sockets.path().display().to_string();
     let certs = certificates().display();
     let cert = format!("sslmode=require sslcert={certs}/client.crt sslkey={certs}/client.key");
+    let named = cert.replace("client.crt", "named.crt");
     for (host, user, more, expected) in [
         ("127.0.0.1", "app", "sslmode=disable", "app"),
+        ("127.0.0.1", "app", named.as_str(), "app"),
+        ("127.0.0.1", "scram_user", &named, "scram_user"),
+        ("127.0.0.1", "md5_user", &named, "certificate authentication failed"),
+        ("127.0.0.1", "md5_user", &cert, "certificate authentication failed"),
         ("127.0.0.1", "app", cert.as_str(), "app"),
         ("127.0.0.1", "app", "sslmode=require", "certificate authentication failed"),
         ("127.0.0.1", "scram_user", &cert, "scram_user"),

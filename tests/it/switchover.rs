@@ -85,7 +85,9 @@ impl Rehearsal {
         let paused = self.console("SHOW DATABASES");
         let row = paused.lines().find(|line| line.starts_with(DATABASE)).unwrap();
         assert_eq!(row.split('|').nth(15), Some("1"), "{paused}");
-        assert_eq!(self.servers(0), 0, "{}", self.console("SHOW SERVERS"));
+        // PostgreSQL's processes take a moment to end.
+        let closed = wait_until(PATIENCE, || (self.servers(0) == 0).then_some(()));
+        assert!(closed.is_some(), "{}", self.console("SHOW SERVERS"));
         let before = self.written(0);
 
         self.cluster.catch_up(1, 0);

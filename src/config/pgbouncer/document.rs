@@ -129,8 +129,25 @@ const DEVIATIONS: &[[&str; 4]] = &[
         "The same, but for those with `reject`, which end the start: without them more would be let in",
         "",
     ],
-    ["auth_type", "Also `ldap`, `pam`", "Refused", ""],
-    ["Certificates as proof", "Common name or subject alternative names", "The common name", ""],
+    [
+        "LDAP",
+        "Names with characters that would have to be escaped are refused; servers also by DNS (SRV); one login at a time",
+        "They are escaped; servers by name; what is wrong with the options is told at the start",
+        "`auth_ldap_options`",
+    ],
+    [
+        "PAM",
+        "Service `pgbouncer`; not in the HBA file; one login at a time",
+        "The same service, also in the HBA file; libpam is loaded when it is needed",
+        "`auth_pam_service` (pooler.toml), `pamservice=` in the HBA file",
+    ],
+    [
+        "Certificates as proof",
+        "Common name or subject alternative names, also patterns (`*.example.net`)",
+        "Common name or alternative names of DNS, which are no patterns",
+        "",
+    ],
+    ["SHOW CONFIG", "Shows `ldapbindpasswd`", "Shows `auth_ldap_options` without it", ""],
     ["Unknown users", "`no such user` with auth_query", "The dialogue and the error of a wrong password", ""],
     [
         "auth_query",

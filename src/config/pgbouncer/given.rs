@@ -6,6 +6,7 @@ use super::parameters::{Form, Meaning, PARAMETERS, Parameter, int, parameter};
 use crate::config::{
     Config, SettingError, Settings, ShownSetting,
     file::{Dialect, Reader},
+    ldap::without_password,
     settings::SETTINGS,
     table::find,
     value::Input,
@@ -112,9 +113,6 @@ fn own(name: &'static str, normal: &str, value: &str) -> Result<Option<(&'static
         remedy: remedy.to_owned(),
     };
     Ok(match name {
-        "auth_type" if ["ldap", "pam"].contains(&normal) => {
-            return Err(refused("set md5, scram-sha-256, plain, cert, hba, trust or any"));
-        }
         "auth_type" => Some(("auth_type", Input::text(normal))),
         "max_packet_size" => {
             let value = number.unwrap_or(-1).min(LARGEST_PACKET);
@@ -169,10 +167,14 @@ fn value_of_default(parameter: &Parameter) -> Option<String> {
 impl Config {
     /// The lines of SHOW CONFIG: flags as 0 and 1, times in seconds, as PgBouncer prints them.
     pub fn rows(&self) -> Vec<ShownSetting> {
-        match &self.pgbouncer {
+        let mut rows = match &self.pgbouncer {
             Some(given) => given.rows(self.path.as_deref()),
             None => self.settings.rows(),
-        }
+        };
+        // Whoever watches need not know the password in it.
+        let options = rows.iter_mut().filter(|row| row.key == "auth_ldap_options");
+        options.for_each(|row| row.value = row.value.take().map(|text| without_password(&text)));
+        rows
     }
 
     /// SET: changes one setting that can be changed live. What settings need of each other is not checked.

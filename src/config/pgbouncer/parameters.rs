@@ -70,7 +70,7 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     null("auth_file", Text, Same),
     live("auth_hba_file", "", Text, Same),
     null("auth_ident_file", Text, Same),
-    null("auth_ldap_options", Text, Unused("auth_type ldap is refused")),
+    null("auth_ldap_options", Text, Same),
     live("auth_query", AUTH_QUERY, Text, Same),
     live("auth_type", "md5", Words, Own),
     null("auth_user", Text, Same),

@@ -21,8 +21,12 @@ use crate::{
 };
 
 /// What PgBouncer has no setting for is as it does it.
-const AS_PGBOUNCER: &[(&str, &str)] =
-    &[("auth_query_lifetime", "0"), ("client_write_timeout", "0"), ("log_format", "pgbouncer")];
+const AS_PGBOUNCER: &[(&str, &str)] = &[
+    ("auth_query_lifetime", "0"),
+    ("auth_pam_service", "pgbouncer"),
+    ("client_write_timeout", "0"),
+    ("log_format", "pgbouncer"),
+];
 /// Longest user name, as in auth_file.
 const LONGEST_USER: usize = 127;
 

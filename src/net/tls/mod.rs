@@ -15,7 +15,7 @@ mod verify;
 use std::{fmt, path::PathBuf, sync::Arc};
 
 pub use certificate::server_end_point;
-pub use subject::common_name;
+pub use subject::names;
 pub use to_clients::ClientTls;
 pub use to_servers::ServerTls;
 

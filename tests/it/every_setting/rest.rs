@@ -7,17 +7,10 @@ use crate::{pgbouncer::err, support::raw::PATIENCE};
 
 /// Any value is taken.
 const TOLD: &[(&str, &str)] = &[
-    ("auth_ldap_options", "ldapserver=x"),
-    ("autodb_idle_timeout", "1"),
     ("client_tls_dheparams", "none"),
     ("client_tls_ecdhcurve", "none"),
-    ("dns_max_ttl", "1"),
-    ("dns_nxdomain_ttl", "1"),
-    ("dns_zone_check_period", "1"),
     ("job_name", "x"),
     ("pkt_buf", "8192"),
-    ("pool_idle_timeout", "1"),
-    ("query_wait_notify", "1"),
     ("sbuf_loopcnt", "1"),
     ("suspend_timeout", "1"),
     ("tcp_defer_accept", "0"),
@@ -28,15 +21,22 @@ const TOLD: &[(&str, &str)] = &[
 /// Only the value that means nothing is taken.
 const REFUSED: &[(&str, &str)] = &[
     ("conffile", "/elsewhere"),
-    ("disable_pqexec", "1"),
-    ("login_notify_message", "hello"),
-    ("peer_id", "1"),
     ("resolv_conf", "/elsewhere"),
-    ("server_fast_close", "1"),
 ];
 
-/// Shown as they are from RELOAD on. Where they go to, `/dev/log`, is the machine's.
+/// Shown as they are from RELOAD on. Where lines of syslog go to, `/dev/log`, is the machine's; what others do is in `directories::`,
+/// `hosts::`, `peers::`, `modes::`.
 const SHOWN: &[(&str, &str, &str)] = &[
+    ("auth_ldap_options", "ldapserver=x", "NULL"),
+    ("autodb_idle_timeout", "1", "3600"),
+    ("dns_max_ttl", "1", "15"),
+    ("dns_nxdomain_ttl", "1", "15"),
+    ("dns_zone_check_period", "1", "0"),
+    ("login_notify_message", "hello", ""),
+    ("peer_id", "1", "0"),
+    ("pool_idle_timeout", "1", "0"),
+    ("query_wait_notify", "1", "5"),
+    ("server_fast_close", "1", "0"),
     ("syslog", "1", "0"),
     ("syslog_facility", "local3", "daemon"),
     ("syslog_ident", "another", "pgbouncer"),
@@ -50,7 +50,8 @@ const NAMES: &[(&str, &str)] = &[
 
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     let pairs = [TOLD, REFUSED, NAMES].into_iter().flatten().map(|(name, _)| *name);
-    pairs.chain(SHOWN.iter().map(|(name, ..)| *name))
+    // By a start only: see `modes::`.
+    pairs.chain(SHOWN.iter().map(|(name, ..)| *name)).chain(["disable_pqexec"])
 }
 
 fn shown(ground: &Ground, name: &str) -> String {

@@ -187,7 +187,7 @@ impl Database {
 }
 
 /// Directory with `ca.crt`, and `server`, `elsewhere` (a server of another name) and `client` (CN app) certificates with
-/// their keys, signed by it; and `stranger.crt`, the client's by another authority.
+/// their keys, signed by it; `named.crt` with the client's key, which names app among other names; and `stranger.crt`, the client's by another authority.
 pub fn certificates() -> &'static Path {
     static DIR: OnceLock<pooler::demo::process::TempDir> = OnceLock::new();
     DIR.get_or_init(|| {
@@ -215,6 +215,9 @@ for name in server client elsewhere; do
     $new -subj "/CN=$subject" -keyout "$name.key" -out "$name.csr"
     openssl x509 -req -days 30 -in "$name.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -extfile "$name.ext" -out "$name.crt"
 done
+printf 'subjectAltName=DNS:machine.example.net,DNS:app,DNS:*\nextendedKeyUsage=clientAuth\n' >named.ext
+openssl req -new -key client.key -subj '/CN=machine' -out named.csr
+openssl x509 -req -days 30 -in named.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile named.ext -out named.crt
 # What an authority that nobody trusts has signed for the same client.
 openssl x509 -req -days 30 -in client.csr -CA stranger_ca.crt -CAkey stranger_ca.key -CAcreateserial -extfile client.ext -out stranger.crt
 chmod 600 ./*.key

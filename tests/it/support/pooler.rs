@@ -37,6 +37,8 @@ pub struct Setup {
     hosts: Option<String>,
     /// The port to listen on, if that is known before.
     port: Option<u16>,
+    /// Files that it is to see in /etc/pam.d, and nothing else there.
+    services: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -62,6 +64,7 @@ impl Setup {
             files: None,
             hosts: None,
             port: None,
+            services: Vec::new(),
         }
     }
 
@@ -104,6 +107,12 @@ impl Setup {
         self
     }
 
+    /// Lets it see this file, of those that it is given so and no others, in /etc/pam.d.
+    pub fn pam_service(mut self, name: &str, rules: &str) -> Self {
+        self.services.push((name.to_owned(), rules.to_owned()));
+        self
+    }
+
     /// Replaces what the database's section says.
     pub fn entry(mut self, lines: &str) -> Self {
         self.entry = format!("{lines}\n");
@@ -136,14 +145,14 @@ impl Setup {
 
     /// Starts it.
     pub fn start(self) -> Pooler {
-        let Self { database, settings, entry, sections, files, hosts, port } = self;
+        let Self { database, settings, entry, sections, files, hosts, port, services } = self;
         let auth = if settings.contains("auth_type") { "" } else { "auth_type = \"scram-sha-256\"\n" };
         let toml = format!(
             "[pooler]\nlisten_addr = \"127.0.0.1\"\nlisten_port = @PORT@\nadmin_users = [\"admin\"]\n\
              {auth}{settings}\n[databases.{database}]\n{entry}\n{sections}"
         );
         let port = port.unwrap_or_else(|| free_port().unwrap());
-        let mut pooler = Pooler::start_with(&toml, port, files, hosts.as_deref());
+        let mut pooler = Pooler::start_with(&toml, port, files, hosts.as_deref(), &services);
         pooler.database = database;
         pooler
     }
@@ -157,10 +166,16 @@ impl Pooler {
 
     /// With this pooler.toml, where `@PORT@` stands for the port that it is to listen on.
     pub fn start(toml: &str) -> Self {
-        Self::start_with(toml, free_port().unwrap(), None, None)
+        Self::start_with(toml, free_port().unwrap(), None, None, &[])
     }
 
-    fn start_with(toml: &str, port: u16, files: Option<u32>, hosts: Option<&str>) -> Self {
+    fn start_with(
+        toml: &str,
+        port: u16,
+        files: Option<u32>,
+        hosts: Option<&str>,
+        services: &[(String, String)],
+    ) -> Self {
         let dir = TempDir::new(None).unwrap();
         let file = dir.path().join("pooler.toml");
         fs::write(&file, toml_for(toml, port)).unwrap();
@@ -168,6 +183,14 @@ impl Pooler {
             files.map_or_else(|| "exec \"$@\"".to_owned(), |n| format!("ulimit -n {n} && exec \"$@\""));
         let program = env!("CARGO_BIN_EXE_pooler");
         let mut arguments = vec!["/bin/sh", "-c", &limit, "sh", program, "run", "-c", file.to_str().unwrap()];
+        let pam = dir.path().join("pam.d");
+        if !services.is_empty() {
+            fs::create_dir(&pam).unwrap();
+            services.iter().for_each(|(name, rules)| fs::write(pam.join(name), rules).unwrap());
+            // In a namespace of its own.
+            let script = "mount --bind \"$0\" /etc/pam.d && exec \"$@\"";
+            arguments.splice(0..0, ["unshare", "-rm", "/bin/sh", "-c", script, pam.to_str().unwrap()]);
+        }
         let hosts_file = dir.path().join("hosts");
         if let Some(hosts) = hosts {
             fs::write(&hosts_file, hosts).unwrap();
