@@ -31,12 +31,13 @@ part "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 part "build" cargo build --locked
 part "drivers" env POOLER="$(realpath "${CARGO_TARGET_DIR:-target}")/debug/pooler" tests/drivers/run.sh
 part "classifier against PostgreSQL's parser" scripts/oracle.sh
-# Clusters with replicas are of the distribution's version either way: they come in the last part.
+# Clusters with replicas are of the distribution's version either way, and only that has the programs of replication: they come in
+# the last part.
 # What they leave is asked of servers behind every transaction; one test counts what servers are sent.
 part "tests on PostgreSQL 18, with clients that move and are looked after" \
     env POOLER_TEST_POSTGRES=18 POOLER_TEST_PLACEMENT=rotate POOLER_TEST_SESSION=always \
     cargo test --locked --no-fail-fast --test it -- \
-    --skip failover:: --skip switchover:: --skip freshness:: --skip routing_ --skip replicas:: --skip equal_settings_are_not_set_again
+    --skip failover:: --skip replication:: --skip switchover:: --skip freshness:: --skip routing_ --skip replicas:: --skip equal_settings_are_not_set_again
 # Last, so that the output ends with its result.
 part "tests" cargo test --locked --no-fail-fast
 

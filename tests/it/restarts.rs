@@ -14,11 +14,14 @@ use std::{
     time::Duration,
 };
 
-use pooler::demo::process::{Guarded, RunAs, TempDir, free_port, signal, wait_until};
+use pooler::demo::{
+    cluster::Binaries,
+    process::{Guarded, RunAs, TempDir, free_port, signal, wait_until},
+};
 
 use crate::support::{
     compare::Pair,
-    database::{Database, ROLES, Version, certificates, password_of},
+    database::{Database, ROLES, certificates, password_of},
     msg::*,
     raw::{PATIENCE, Raw},
     tls,
@@ -165,7 +168,7 @@ impl Bench {
 
     fn command(database: &Database, port: u16, arguments: &[&str]) -> Command {
         let program =
-            Version::Distribution.binaries().program("pgbench").expect("pgbench: run scripts/install.sh");
+            Binaries::newest().unwrap().program("pgbench").expect("pgbench: run scripts/install.sh");
         let mut command = Command::new(program);
         command
             .args(["-h", "127.0.0.1", "-U", "app", "-p", &port.to_string()])

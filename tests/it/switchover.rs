@@ -2,12 +2,12 @@
 
 use std::process::{Child, Command, Stdio};
 
-use pooler::demo::process::wait_until;
+use pooler::demo::{cluster::Binaries, process::wait_until};
 
 use crate::{
     pgbouncer::{Stage, err, out},
     support::{
-        database::{Version, password_of},
+        database::password_of,
         raw::{PATIENCE, Raw},
         replicated::{DATABASE, Replicated},
     },
@@ -57,7 +57,7 @@ impl Rehearsal {
             "write.sql",
             "BEGIN;\nINSERT INTO written VALUES (:client_id);\nSELECT count(*) FROM written WHERE id = :client_id;\nEND;\n",
         );
-        let pgbench = Version::Distribution.binaries().program("pgbench").expect("pgbench");
+        let pgbench = Binaries::newest().unwrap().program("pgbench").expect("pgbench");
         let mut command = Command::new(pgbench);
         // A thread for each client: pgbench waits for PREPARE and for logins, and no other client of the thread goes on.
         command.args(["-n", "-c", "8", "-j", "8", "-T", "6", "-f", script.to_str().unwrap()]).args(more);

@@ -19,10 +19,7 @@ const TOLD: &[(&str, &str)] = &[
 ];
 
 /// Only the value that means nothing is taken.
-const REFUSED: &[(&str, &str)] = &[
-    ("conffile", "/elsewhere"),
-    ("resolv_conf", "/elsewhere"),
-];
+const REFUSED: &[(&str, &str)] = &[("conffile", "/elsewhere"), ("resolv_conf", "/elsewhere")];
 
 /// Shown as they are from RELOAD on. Where lines of syslog go to, `/dev/log`, is the machine's; what others do is in `directories::`,
 /// `hosts::`, `peers::`, `modes::`.
