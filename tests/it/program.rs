@@ -184,7 +184,7 @@ fn check_tells_every_problem_with_its_line_and_remedy() {
         "[pooler]\n\
          listen_prot = 6432\n\
          default_pool_size = \"many\"\n\
-         auth_ldap_options = \"x\"\n\
+         tcp_defer_accept = 1\n\
          pool_size = 5\n\
          [databases.app]\n\
          hosst = \"127.0.0.1\"\n\
@@ -202,7 +202,7 @@ fn check_tells_every_problem_with_its_line_and_remedy() {
     for (line, part, remedy) in [
         (2, "listen_prot", "did you mean listen_port?"),
         (3, "default_pool_size", ""),
-        (4, "auth_ldap_options", "set auth_type"),
+        (4, "tcp_defer_accept", "remove it"),
         (5, "pool_size", "default_pool_size"),
         (7, "hosst", "did you mean host?"),
         (10, "NOT_SET_ANYWHERE", "${NOT_SET_ANYWHERE:-default}"),
