@@ -26,8 +26,8 @@
 //!
 //! A client logs in on tokio (`client::login`) and is handed to a worker as a bare socket (`worker::login`). Its
 //! request stays unread in the socket until a server is free (`worker::queue`). `worker::relay` reads it,
-//! `session::upstream` notes what the server will owe and puts settings and missing statements in front, and one write
-//! sends it. The reply comes back by `worker::replies` and `session::downstream`; with ReadyForQuery and nothing
+//! `session::upstream` notes what the server will owe and puts settings (`session::setting`) and missing statements in front, and
+//! one write sends it; settings that might be refused are tried before (`worker::trying`). The reply comes back by `worker::replies` and `session::downstream`; with ReadyForQuery and nothing
 //! owed, `worker::release` frees the server for the first who waits. If a text may
 //! have left something in the session, or a function that it calls (`session::hidden`, by the database's catalog), the server is
 //! asked first (`session::traces`): settings become the client's label, what SQL PREPARE has made follows (`session::prepared`),
