@@ -349,7 +349,11 @@ impl Raw {
 
     /// Ends the sending direction, as a client that dies between messages.
     pub fn finish_sending(&self) {
-        self.stream.shut(Shutdown::Write).unwrap();
+        match self.stream.shut(Shutdown::Write) {
+            // The other side has reset the connection already.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+            done => done.unwrap(),
+        }
     }
 
     /// Ends both directions, also for what is being sent in the background.
