@@ -92,8 +92,11 @@ impl ServerSession {
     /// Makes the server's statements those of a client whose transaction begins here: what goes in front, noted.
     pub(super) fn adopt_prepared(&mut self, client: &ClientSession, mut write: impl FnMut(&str)) {
         // EXECUTE is for the primary.
-        if same(&self.prepared, &client.prepared) || self.in_hot_standby == Some(true) {
+        if self.in_hot_standby == Some(true) {
             return;
+        }
+        if same(&self.prepared, &client.prepared) {
+            return self.prepare_refused_again(write);
         }
         let (there, wanted) = (entries(&self.prepared), entries(&client.prepared));
         for (name, _) in there.iter().filter(|entry| !wanted.contains(entry)) {
@@ -109,6 +112,19 @@ impl ServerSession {
         self.prepared.clone_from(&client.prepared);
     }
 
+    /// What was refused here may be taken by now: for a client that stays, since another server would be asked anyway.
+    fn prepare_refused_again(&mut self, mut write: impl FnMut(&str)) {
+        let Some(replay) = &mut self.replay else { return };
+        for (name, _) in std::mem::take(&mut replay.refused) {
+            if let Some((name, text)) = entries(&self.prepared).iter().find(|(known, _)| *known == name) {
+                self.pipeline.push(Expected::InjectedPrepare);
+                replay.sent.push_back(name.clone());
+                write(text);
+            }
+        }
+        self.unnamed_of = super::state::NOBODY;
+    }
+
     /// What the server has told of statements, after a transaction of this client. False: they bind it.
     pub(super) fn learn_prepared(
         &mut self,
@@ -119,7 +135,8 @@ impl ServerSession {
             return told.is_empty();
         }
         // What was refused here is not gone: what it lacks may be there again by the next time.
-        if let Some(replay) = &self.replay {
+        if let Some(replay) = &mut self.replay {
+            replay.refused.retain(|(name, _)| !told.iter().any(|(there, _)| there == name));
             let refused = |name: &String| replay.error_of(name.as_bytes()).is_some();
             let missing = |name: &String| refused(name) && !told.iter().any(|(there, _)| there == name);
             let kept: Vec<_> =

@@ -135,6 +135,25 @@ fn statement_that_cannot_be_prepared_again_is_an_error() {
     }
 }
 
+/// Nor on a server that stays with its client because of something else.
+#[test]
+fn statement_that_is_missing_where_its_client_stays_is_prepared_when_it_can_be() {
+    let (_database, pooler) = turning();
+    let mut client = pooler.connect();
+    client.sql("CREATE TEMP TABLE mine (x int); PREPARE p AS SELECT count(*) FROM mine");
+    assert_eq!(client.sql("EXECUTE p"), ["0"]);
+    client.sql("DROP TABLE mine");
+    for round in 0..4 {
+        assert_eq!(sqlstate(&mut client, "EXECUTE p"), "42P01");
+        // Wherever that is.
+        client.sql("CREATE TEMP TABLE mine AS SELECT 1 AS x");
+        for _ in 0..2 {
+            assert_eq!(client.sql("EXECUTE p"), ["1"], "{round}");
+        }
+        client.sql("DROP TABLE mine");
+    }
+}
+
 /// What literals mean is said by settings: those of the time when they were prepared.
 #[test]
 fn settings_that_change_keep_the_server() {
