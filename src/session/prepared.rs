@@ -11,7 +11,7 @@ use super::{
     bonds::Bond,
     downstream::Downstream,
     params::Label,
-    pipeline::Expected,
+    pipeline::{Expected, Pipeline},
     state::{ClientSession, ServerSession},
 };
 use crate::{
@@ -80,6 +80,18 @@ fn entries(texts: &Texts) -> &[(String, String)] {
     texts.as_ref().map_or(&[], |known| &known.texts)
 }
 
+/// Prepares a statement again in front of what follows.
+fn prepare(
+    (name, text): &(String, String),
+    pipeline: &mut Pipeline,
+    replay: &mut Replay,
+    write: &mut impl FnMut(&str),
+) {
+    pipeline.push(Expected::InjectedPrepare);
+    replay.sent.push_back(name.clone());
+    write(text);
+}
+
 impl ServerSession {
     /// The settings under which a client's statements have to be prepared here, if they are not its own of today: they
     /// changed on a standby, which has no statements to keep.
@@ -103,10 +115,8 @@ impl ServerSession {
             self.pipeline.push(Expected::InjectedDiscard);
             write(&format!("DEALLOCATE \"{}\"", name.replace('"', "\"\"")));
         }
-        for (name, text) in wanted.iter().filter(|entry| !there.contains(entry)) {
-            self.pipeline.push(Expected::InjectedPrepare);
-            self.replay.get_or_insert_default().sent.push_back(name.clone());
-            write(text);
+        for entry in wanted.iter().filter(|entry| !there.contains(entry)) {
+            prepare(entry, &mut self.pipeline, self.replay.get_or_insert_default(), &mut write);
         }
         self.unnamed_of = super::state::NOBODY;
         self.prepared.clone_from(&client.prepared);
@@ -116,10 +126,8 @@ impl ServerSession {
     fn prepare_refused_again(&mut self, mut write: impl FnMut(&str)) {
         let Some(replay) = &mut self.replay else { return };
         for (name, _) in std::mem::take(&mut replay.refused) {
-            if let Some((name, text)) = entries(&self.prepared).iter().find(|(known, _)| *known == name) {
-                self.pipeline.push(Expected::InjectedPrepare);
-                replay.sent.push_back(name.clone());
-                write(text);
+            if let Some(entry) = entries(&self.prepared).iter().find(|(known, _)| *known == name) {
+                prepare(entry, &mut self.pipeline, replay, &mut write);
             }
         }
         self.unnamed_of = super::state::NOBODY;

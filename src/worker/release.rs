@@ -421,9 +421,6 @@ impl Worker {
     /// Settings that the client is entitled to could not be established: its statement ran without them.
     pub(super) fn settings_refused(&mut self, client_slot: usize, server_slot: usize) {
         let Some(server) = self.servers.get(server_slot) else { return };
-        if server.session.trying.is_some() {
-            return self.settings_tried(client_slot, server_slot);
-        }
         let message = server.session.injected_failed.clone().unwrap_or_default();
         let body = message.get(HEADER..).unwrap_or_default();
         let error = error_of(body);

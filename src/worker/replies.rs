@@ -239,13 +239,13 @@ impl Worker {
             }
             return;
         }
+        if server.session.trying.is_some() {
+            return self.settings_tried(client_slot, slot);
+        }
         if server.session.injected_failed.is_some() {
             return self.settings_refused(client_slot, slot);
         }
         if client.session.held {
-            if server.session.trying.is_some() {
-                return self.settings_tried(client_slot, slot);
-            }
             return self.go_on_with_held(client_slot);
         }
         if client.waits_behind() {

@@ -163,7 +163,7 @@ impl Worker {
         let failed = !early.is_empty() && server.conn.send(&early).is_err();
         self.send_to_client(slot, &bytes);
         if failed {
-            return self.end_tunnel(slot, "server conn crashed?");
+            return self.close_client(slot, "server conn crashed?");
         }
         self.look_later_at_client(slot);
         self.look_later_at_server(server_slot);
@@ -185,20 +185,20 @@ impl Worker {
                 return self.look_later_at_client(slot);
             }
             let Ok(read) = client.conn.read(&mut self.buffer) else {
-                return self.end_tunnel(slot, "client unexpected eof");
+                return self.close_client(slot, "client unexpected eof");
             };
             let bytes = self.buffer.get(..read.n).unwrap_or_default();
             if let Some(stats) = server.pool.shards.get(self.id).map(|s| &s.stats) {
                 stats.received.add(u64::try_from(read.n).unwrap_or(0));
             }
             if server.conn.send(bytes).is_err() {
-                return self.end_tunnel(slot, "server conn crashed?");
+                return self.close_client(slot, "server conn crashed?");
             }
             if read.eof {
                 // What it has sent last is to arrive.
                 client.conn.readable = true;
                 if server.conn.is_flushed() {
-                    self.end_tunnel(slot, "client unexpected eof");
+                    self.close_client(slot, "client unexpected eof");
                 }
                 return;
             }
@@ -219,28 +219,23 @@ impl Worker {
                 return self.look_later_at_server(server_slot);
             }
             let Ok(read) = server.conn.read(&mut self.buffer) else {
-                return self.end_tunnel(slot, "server conn crashed?");
+                return self.close_client(slot, "server conn crashed?");
             };
             let bytes = self.buffer.get(..read.n).unwrap_or_default();
             if let Some(stats) = server.pool.shards.get(self.id).map(|s| &s.stats) {
                 stats.sent.add(u64::try_from(read.n).unwrap_or(0));
             }
             if client.conn.send(bytes).is_err() {
-                return self.end_tunnel(slot, "client unexpected eof");
+                return self.close_client(slot, "client unexpected eof");
             }
             if read.eof {
                 server.conn.readable = true;
                 if client.conn.is_flushed() {
-                    self.end_tunnel(slot, "server closed the connection");
+                    self.close_client(slot, "server closed the connection");
                 }
                 return;
             }
         }
-    }
-
-    /// Both ends go, without a word: nobody has looked where their messages end.
-    fn end_tunnel(&mut self, slot: usize, reason: &'static str) {
-        self.close_client(slot, reason);
     }
 
     /// Why a client without a server yet waits no longer.

@@ -24,16 +24,6 @@ fn counted(database: &str, gates: &[&Gate]) -> Setup {
     at(database, &ports).setting("session_functions = \"trust\"")
 }
 
-/// Clients that have a server each.
-fn hold(pooler: &Pooler, count: usize) -> Vec<Raw> {
-    let begun = |_| {
-        let mut client = pooler.connect();
-        client.sql("BEGIN");
-        client
-    };
-    (0..count).map(begun).collect()
-}
-
 /// The same database at two clusters of different versions.
 struct Two {
     database: Database,
@@ -69,7 +59,7 @@ fn new_connections_go_to_each_host_in_turn() {
     let database = Database::new();
     let gates = [Gate::before(database.port), Gate::before(database.port)];
     let pooler = counted(&database.name, &[&gates[0], &gates[1]]).start();
-    let clients = hold(&pooler, 6);
+    let clients = pooler.hold(6);
     assert_eq!(gates.each_ref().map(Gate::connections), [3, 3]);
     drop(clients);
 }
@@ -82,13 +72,13 @@ fn without_balancing_a_host_stays_until_it_cannot_be_reached() {
         .database("load_balance_hosts = \"disable\"")
         .setting("server_connect_timeout = 0")
         .start();
-    let mut clients = hold(&pooler, 3);
+    let mut clients = pooler.hold(3);
     assert_eq!(gates.each_ref().map(Gate::connections), [3, 0]);
     gates[0].shut();
-    clients.extend(hold(&pooler, 1));
+    clients.extend(pooler.hold(1));
     assert_eq!(gates.each_ref().map(Gate::connections), [4, 1]);
     gates[0].open();
-    clients.extend(hold(&pooler, 3));
+    clients.extend(pooler.hold(3));
     assert_eq!(gates.each_ref().map(Gate::connections), [4, 4]);
 }
 
@@ -102,7 +92,7 @@ fn hosts_that_refuse_or_do_not_answer_are_passed_over_and_come_back() {
         .setting("server_connect_timeout = 0")
         .setting("server_login_retry = 1")
         .start();
-    let clients = hold(&pooler, 6);
+    let clients = pooler.hold(6);
     assert_eq!(database.server_count(), 6);
     let log = pooler.log();
     assert!(log.contains("this host is passed over: server connection to 127.0.0.1:"), "{log}");
@@ -114,7 +104,7 @@ fn hosts_that_refuse_or_do_not_answer_are_passed_over_and_come_back() {
     let reached = wait_until(PATIENCE, || {
         pooler.admin().sql("RECONNECT");
         let before = silent.connections();
-        drop(hold(&pooler, 3));
+        drop(pooler.hold(3));
         (silent.connections() > before && pooler.console("SHOW SERVERS").len() >= 3).then_some(())
     });
     assert!(reached.is_some(), "{}", pooler.log());
@@ -150,7 +140,7 @@ fn what_a_server_says_is_told() {
 fn cancel_requests_go_to_the_host_of_their_connection() {
     let two = Two::new();
     let pooler = two.setup().start();
-    let mut clients = hold(&pooler, 2);
+    let mut clients = pooler.hold(2);
     let mut ports: Vec<u16> = clients.iter_mut().map(port_of).collect();
     for client in &mut clients {
         client.send(&query("SELECT pg_sleep(600)"));
@@ -176,7 +166,7 @@ fn settings_and_statements_follow_from_host_to_host() {
     two.sql_at_second(&format!("ALTER DATABASE {name} SET work_mem = '8MB'"));
     let pooler = two.setup().setting("server_round_robin = true").setting("workers = 1").start();
     // One server at each.
-    drop(hold(&pooler, 2));
+    drop(pooler.hold(2));
     let mut client = pooler.connect_with(&[("TimeZone", "Europe/Paris"), ("application_name", "wanderer")]);
     client.sql("SET work_mem = '5MB'");
     let settings =
@@ -212,7 +202,7 @@ fn what_functions_leave_is_told_by_the_catalog_of_their_host() {
         "CREATE FUNCTION f(text) RETURNS text LANGUAGE sql AS $$ SELECT set_config('app.tenant', $1, false) $$",
     );
     let pooler = two.setup().setting("server_round_robin = true").setting("workers = 1").start();
-    drop(hold(&pooler, 2));
+    drop(pooler.hold(2));
     // From the first request on: nobody gets a server whose host has not been looked at.
     let (mut client, mut other) = (pooler.connect(), pooler.connect());
     let tenant =
@@ -280,10 +270,8 @@ fn reload_with_other_hosts_gives_up_connections_and_with_the_same_keeps_them() {
     let gates = [Gate::before(database.port), Gate::before(database.port), Gate::before(database.port)];
     let pooler = counted(&database.name, &[&gates[0], &gates[1]]).start();
     let pids = |pooler: &Pooler| {
-        let mut pids: Vec<String> = hold(pooler, 2)
-            .iter_mut()
-            .map(|client| client.sql("SELECT pg_backend_pid()").remove(0))
-            .collect();
+        let mut pids: Vec<String> =
+            pooler.hold(2).iter_mut().map(|client| client.sql("SELECT pg_backend_pid()").remove(0)).collect();
         pids.sort();
         pids
     };

@@ -72,16 +72,6 @@ impl Hole {
     }
 }
 
-/// Clients that have a server each.
-fn hold(pooler: &Pooler, count: usize) -> Vec<Raw> {
-    let begun = |_| {
-        let mut client = pooler.connect();
-        client.sql("BEGIN");
-        client
-    };
-    (0..count).map(begun).collect()
-}
-
 /// Addresses of the servers that there are, sorted.
 fn addresses(pooler: &Pooler) -> Vec<String> {
     let columns = pooler.console("SHOW SERVERS").into_iter().flatten();
@@ -99,7 +89,7 @@ fn wait_for_addresses(pooler: &Pooler, expected: &[&str]) {
 fn new_connections_go_to_each_address_in_turn() {
     let name = Name::of(3);
     let pooler = name.setup(&[2, 3, 4]).start();
-    let _clients = hold(&pooler, 6);
+    let _clients = pooler.hold(6);
     assert_eq!(name.connections(), [2, 2, 2]);
     let rows = pooler.console("SHOW DNS_HOSTS");
     let [(_, host), (_, ttl), (_, shown)] = &rows[0][..] else { panic!("{rows:?}") };
@@ -119,7 +109,7 @@ fn addresses_that_refuse_or_do_not_answer_are_passed_over() {
     let _hole = Hole::at("127.0.0.8", name.port);
     // Nobody is at 127.0.0.9.
     let pooler = name.setup(&[8, 9, 2]).setting("server_connect_timeout = 0").start();
-    let _clients = hold(&pooler, 3);
+    let _clients = pooler.hold(3);
     assert_eq!(addresses(&pooler), ["127.0.0.2"; 3]);
 }
 
@@ -129,7 +119,7 @@ fn addresses_that_say_nothing_are_tried_last() {
     let name = Name::of(2);
     name.gates[0].shut();
     let pooler = name.setup(&[2, 3]).setting("server_connect_timeout = 1").start();
-    let _clients = hold(&pooler, 4);
+    let _clients = pooler.hold(4);
     assert_eq!(addresses(&pooler), ["127.0.0.3"; 4]);
     assert_eq!(name.connections(), [1, 4]);
 }
@@ -138,7 +128,7 @@ fn addresses_that_say_nothing_are_tried_last() {
 fn connections_to_addresses_that_are_gone_are_closed_when_they_are_free() {
     let name = Name::of(3);
     let pooler = name.setup(&[2, 3]).setting("dns_max_ttl = \"100ms\"").start();
-    let mut clients = hold(&pooler, 2);
+    let mut clients = pooler.hold(2);
     clients[0].sql("COMMIT");
     let both = addresses(&pooler);
     assert_eq!(both, ["127.0.0.2", "127.0.0.3"]);
@@ -146,9 +136,9 @@ fn connections_to_addresses_that_are_gone_are_closed_when_they_are_free() {
     // Nobody asks: nothing is known.
     clients[0].sql("SELECT 1");
     assert_eq!(addresses(&pooler), both);
-    let mut more = hold(&pooler, 1);
+    let mut more = pooler.hold(1);
     let _asks = wait_until(PATIENCE, || {
-        more.extend(hold(&pooler, 1));
+        more.extend(pooler.hold(1));
         addresses(&pooler).iter().any(|address| address == "127.0.0.4").then_some(())
     });
     // The transaction that is open goes on to its end.
@@ -163,7 +153,7 @@ fn connections_to_addresses_that_are_gone_are_closed_when_they_are_free() {
 fn names_are_looked_up_again_now_and_then_if_wanted() {
     let name = Name::of(2);
     let pooler = name.setup(&[2]).start();
-    drop(hold(&pooler, 1));
+    drop(pooler.hold(1));
     wait_for_addresses(&pooler, &["127.0.0.2"]);
     pooler.set_hosts(&Name::hosts(&[3]));
     pooler.admin().sql("SET dns_zone_check_period = '0.1'");
@@ -185,7 +175,7 @@ fn nothing_is_taken_from_one_address_for_true_at_another() {
     let entry = format!("host = \"many.test\"\nport = {}", name.port);
     let setup = Setup::new(&name.database).entry(&entry).hosts(&Name::hosts(&[2, 3]));
     let pooler = setup.setting("server_round_robin = true").setting("workers = 1").start();
-    drop(hold(&pooler, 2));
+    drop(pooler.hold(2));
     let (mut client, mut other) = (pooler.connect(), pooler.connect());
     let tenant = "SELECT coalesce(nullif(current_setting('app.tenant', true), ''), 'none')";
     let mut left = 0;

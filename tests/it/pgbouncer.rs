@@ -7,7 +7,6 @@ use std::{
     fs,
     os::unix::{
         fs::{MetadataExt as _, PermissionsExt as _, symlink},
-        net::UnixDatagram,
         process::CommandExt as _,
     },
     path::PathBuf,
@@ -20,6 +19,7 @@ use pooler::demo::process::{Guarded, RunAs, TempDir, free_port, signal, wait_unt
 use crate::support::{
     database::{Database, certificates, password_of},
     raw::PATIENCE,
+    systemd::Systemd,
 };
 
 /// A directory of the user who runs it, with the program under its other name.
@@ -585,16 +585,9 @@ fn tls_towards_clients_is_as_configured() {
 fn systemd_is_told_what_becomes_of_the_process() {
     let stage = Stage::new();
     stage.file("pgbouncer.ini", INI);
-    let path = stage.path("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let told = || {
-        let mut buffer = [0; 200];
-        let length = socket.recv(&mut buffer).unwrap();
-        String::from_utf8_lossy(&buffer[..length]).into_owned()
-    };
-    let run = stage.start(&[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    let systemd = Systemd::at(&stage.path("notify"));
+    let told = || systemd.told();
+    let run = stage.start(&[("NOTIFY_SOCKET", systemd.path.to_str().unwrap())]);
     assert_eq!(told(), "READY=1");
     run.process.signal("HUP").unwrap();
     assert!(told().starts_with("RELOADING=1\nMONOTONIC_USEC="));

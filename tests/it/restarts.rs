@@ -24,6 +24,7 @@ use crate::support::{
     database::{Database, ROLES, certificates, password_of},
     msg::*,
     raw::{PATIENCE, Raw},
+    systemd::Systemd,
     tls,
 };
 
@@ -306,16 +307,10 @@ fn connection_that_never_logs_in_ends_a_shutdown_with_its_time() {
 #[test]
 fn systemd_hears_how_long_an_end_may_take() {
     let dir = TempDir::new(None).unwrap();
-    let path = dir.path().join("notify");
-    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let told = || {
-        let mut buffer = [0; 200];
-        let length = socket.recv(&mut buffer).unwrap();
-        String::from_utf8_lossy(&buffer[..length]).into_owned()
-    };
+    let systemd = Systemd::at(&dir.path().join("notify"));
+    let told = || systemd.told();
     let database = Database::new();
-    let notify = format!("NOTIFY_SOCKET={}", path.display());
+    let notify = format!("NOTIFY_SOCKET={}", systemd.path.display());
     let own = TempDir::new(None).unwrap();
     let port = free_port().unwrap();
     let mut instance =
@@ -541,16 +536,10 @@ fn takeover_ends_with_its_time_for_those_who_stay() {
 #[test]
 fn systemd_hears_which_process_is_the_service_now() {
     let dir = TempDir::new(None).unwrap();
-    let path = dir.path().join("notify");
-    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let told = || {
-        let mut buffer = [0; 200];
-        let length = socket.recv(&mut buffer).unwrap();
-        String::from_utf8_lossy(&buffer[..length]).into_owned()
-    };
+    let systemd = Systemd::at(&dir.path().join("notify"));
+    let told = || systemd.told();
     let (database, port) = (Database::new(), free_port().unwrap());
-    let notify = format!("NOTIFY_SOCKET={}", path.display());
+    let notify = format!("NOTIFY_SOCKET={}", systemd.path.display());
     let own = TempDir::new(None).unwrap();
     let mut old = Instance::start(&database, port, own, &["env", &notify], "", "");
     assert_eq!(told(), "READY=1");
@@ -558,8 +547,7 @@ fn systemd_hears_which_process_is_the_service_now() {
     let new = old.take_over(&database, "");
     assert_eq!(told(), format!("MAINPID={}", new.process.pid()));
     old.ends();
-    socket.set_nonblocking(true).unwrap();
-    assert!(socket.recv(&mut [0; 200]).is_err(), "the service does not stop");
+    assert!(systemd.is_told_nothing(), "the service does not stop");
     new.leave();
 }
 

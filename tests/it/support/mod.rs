@@ -13,5 +13,6 @@ pub mod msg;
 pub mod pooler;
 pub mod raw;
 pub mod replicated;
+pub mod systemd;
 pub mod tls;
 pub mod truth;

@@ -265,6 +265,16 @@ impl Pooler {
         reasons.filter(|reason| !reason.is_empty()).collect()
     }
 
+    /// Clients that have a server each.
+    pub fn hold(&self, count: usize) -> Vec<Raw> {
+        let begun = |_| {
+            let mut client = self.connect();
+            client.sql("BEGIN");
+            client
+        };
+        (0..count).map(begun).collect()
+    }
+
     /// A console session.
     pub fn admin(&self) -> Raw {
         Raw::login(self.port, "admin", "pooler", &password_of("admin"))
