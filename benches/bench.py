@@ -60,7 +60,7 @@ DEFAULT = [*LOADS, *IDLE, *PGBENCH]
 LOADS.update(ROUTING)
 LOADS.update(SESSION)
 WORKLOADS = [*DEFAULT, *ROUTING, *SESSION]
-EVERYBODY = {**contestants.ALL, **contestants.ROUTED, **contestants.SESSION}
+EVERYBODY = {**contestants.ALL, **contestants.ROUTED, **contestants.SESSION, **contestants.STAND_IN}
 
 
 class Bench:

@@ -259,18 +259,36 @@ log_disconnections = 0
         return subprocess.run(command, capture_output=True, text=True).stdout.split("\n")[0]
 
 
+def copy_of_pooler(path):
+    """A copy: the build may lie where only its owner can read."""
+    shutil.copy(os.environ.get("POOLER", ROOT + "/target/release/pooler"), path)
+    os.chmod(path, 0o755)
+    return path
+
+
+class StandIn(PgBouncer):
+    """pooler, called as pgbouncer with PgBouncer's own files."""
+
+    name = "stand-in"
+
+    def __init__(self, cluster):
+        super().__init__(cluster)
+        self.binary = copy_of_pooler(self.dir + "/pgbouncer")
+
+    def command(self):
+        return [self.binary, "-q", "pgbouncer.ini"]
+
+    def version(self):
+        return "pooler as pgbouncer"
+
+
 class Pooler(Proxy):
     name = "pooler"
     servers = SERVERS
 
-    load = []  # what the load driver is told besides
-
     def __init__(self, cluster):
         super().__init__(cluster)
-        # The build may lie where only its owner can read.
-        source = os.environ.get("POOLER", ROOT + "/target/release/pooler")
-        self.binary = shutil.copy(source, self.dir + "/pooler")
-        os.chmod(self.binary, 0o755)
+        self.binary = copy_of_pooler(self.dir + "/pooler")
 
     def where(self):
         return f'host = "127.0.0.1"\nport = {self.cluster.port}'
@@ -357,4 +375,5 @@ class ToPrimary(AllNodes):
 
 ALL = {c.name: c for c in [Direct, HAProxy, PgBouncer, Pooler]}
 SESSION = {c.name: c for c in [OneServer, Settings]}
+STAND_IN = {StandIn.name: StandIn}
 ROUTED = {c.name: c for c in [Host, OneNode, AllNodes, ToPrimary]}

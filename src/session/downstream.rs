@@ -23,6 +23,9 @@ use crate::protocol::{
 /// Messages longer than this pass unread (an error with a very long text), however much of them is there at once.
 const READ_AT_MOST: usize = 64 << 10;
 
+/// CommandComplete of a SET.
+const SET_DONE: &[u8] = b"C\0\0\0\x08SET\0";
+
 /// One pass over the server's bytes.
 #[derive(Debug)]
 pub struct Downstream<'a> {
@@ -174,6 +177,10 @@ impl Downstream<'_> {
         if self.server.pipeline.shows(tag) && self.server.injected_failed.is_none() {
             out.pass(at, at + message.len());
             return Ok(true);
+        }
+        // Settings in front of a request: several for each, where clients take turns with different ones.
+        if message == SET_DONE && self.server.pipeline.front_is_set_up() {
+            return Ok(false);
         }
         if tag == be::AUTHENTICATION || tag == be::BACKEND_KEY_DATA {
             return Err(Broken("login message after login"));

@@ -283,6 +283,11 @@ impl Pipeline {
         self.queue.front().is_some_and(|front| front.is_injected())
     }
 
+    /// The server carries out settings, a check or a reset of the pooler's own.
+    pub fn front_is_set_up(&self) -> bool {
+        self.queue.front() == Some(&Expected::InjectedQuery)
+    }
+
     /// What of the session is put in order by the statement that the next reply belongs to, if its error matters.
     pub fn front_in_order(&self) -> Option<Expected> {
         self.queue
