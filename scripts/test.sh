@@ -10,6 +10,7 @@ need_postgres
 need_postgres_18
 need_test_tools
 need_companions
+need_pgbouncer
 
 failed=0
 summary=()

@@ -3,7 +3,7 @@
 use std::{
     ops::ControlFlow,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{Console, Refused};
@@ -16,6 +16,7 @@ const POLL: Duration = Duration::from_millis(20);
 const VERBS: &[(&str, Argument)] = &[
     ("RELOAD", Argument::None),
     ("PAUSE", Argument::Optional),
+    ("SUSPEND", Argument::None),
     ("RESUME", Argument::Optional),
     ("DISABLE", Argument::Optional),
     ("ENABLE", Argument::Optional),
@@ -55,6 +56,7 @@ impl Console {
         match verb {
             "RELOAD" => self.reload().await,
             "PAUSE" => self.pause(argument).await,
+            "SUSPEND" => self.suspend().await,
             "RESUME" => self.resume(argument),
             "DISABLE" => self.disable(argument, true),
             "ENABLE" => self.disable(argument, false),
@@ -104,7 +106,7 @@ impl Console {
     async fn pause(&mut self, database: Option<&str>) -> Result<(), Refused> {
         self.known(database, "pause")?;
         let commands = Arc::clone(&self.commands);
-        if database.is_none() && commands.process.pools.all_paused() {
+        if commands.is_suspended() || (database.is_none() && commands.process.pools.all_paused()) {
             return Err(wrong_state("already suspended/paused"));
         }
         commands.pause(database);
@@ -122,12 +124,46 @@ impl Console {
         Ok(())
     }
 
+    /// Answers when everything has left that was to be sent: nothing is read any more.
+    async fn suspend(&mut self) -> Result<(), Refused> {
+        let commands = Arc::clone(&self.commands);
+        if commands.is_suspended() || commands.process.pools.all_paused() {
+            return Err(wrong_state("already suspended/paused"));
+        }
+        if commands.process.pools.is_any_paused() {
+            return Err(wrong_state("cannot suspend with paused databases"));
+        }
+        tracing::info!("suspending");
+        let limit = commands.process.config().settings.suspend_timeout;
+        let deadline = (!limit.is_zero()).then(|| Instant::now() + limit);
+        while commands.suspend().await > 0 {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                commands.drop_unflushed();
+                break;
+            }
+            match self.nap().await {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => break,
+                Err(cancelled) => {
+                    commands.end_suspension();
+                    return Err(cancelled);
+                }
+            }
+            if !commands.is_suspended() {
+                // Another console has said RESUME.
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn resume(&self, database: Option<&str>) -> Result<(), Refused> {
         let pools = &self.commands.process.pools;
         if self.commands.is_shutting_down() {
             return Err(wrong_state("pooler is shutting down"));
         }
         match database {
+            None if self.commands.end_suspension() => return Ok(()),
             None if !pools.all_paused() => return Err(wrong_state("pooler is not paused/suspended")),
             Some(name) => {
                 self.known(database, "resume")?;

@@ -147,6 +147,38 @@ impl Commands {
         self.process.refresh();
     }
 
+    /// Nothing is to be read from clients and servers any more. Returns how many connections have not taken everything that
+    /// they are owed.
+    pub(crate) async fn suspend(&self) -> usize {
+        self.process.suspended.store(true, Ordering::Release);
+        let mut unflushed = 0;
+        for worker in &self.process.workers {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            worker.send(Message::Suspend { reply });
+            unflushed += answer.await.unwrap_or(0);
+        }
+        unflushed
+    }
+
+    /// Closes the connections that have not taken everything.
+    pub(crate) fn drop_unflushed(&self) {
+        self.process.workers.iter().for_each(|worker| worker.send(Message::DropUnflushed));
+    }
+
+    /// Nothing is read (SUSPEND).
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.process.suspended.load(Ordering::Acquire)
+    }
+
+    /// The end of a SUSPEND. False: there was none.
+    pub(crate) fn end_suspension(&self) -> bool {
+        let was = self.process.suspended.swap(false, Ordering::AcqRel);
+        if was {
+            self.process.workers.iter().for_each(|worker| worker.send(Message::EndSuspension));
+        }
+        was
+    }
+
     /// The end of a pause.
     pub(crate) fn resume(&self, database: Option<&str>) {
         self.process.pools.set_paused(database, false);
@@ -261,8 +293,9 @@ impl Commands {
         self.process.shutting_down.load(Ordering::Acquire)
     }
 
-    /// Ends the process: in the way asked for, or faster if it is asked for again.
+    /// Ends the process: in the way asked for, or faster if it is asked for again. Nobody could leave a suspended one.
     pub(crate) fn shut_down(&self, how: Shutdown) {
+        let how = if self.is_suspended() { Shutdown::Now } else { how };
         self.process.shutting_down.store(true, Ordering::Release);
         self.accepting.send_if_modified(|accepting| {
             let here = *accepting == Accepting::Here;

@@ -33,7 +33,13 @@ use crate::{
     },
 };
 
-use self::{identity::PidFile, sockets::Listener, succession::Estate, takeover::Heritage};
+use self::{
+    identity::PidFile,
+    signals::Signals,
+    sockets::Listener,
+    succession::Estate,
+    takeover::{Heritage, Legacy},
+};
 
 /// A reason not to start.
 type StartError = Box<dyn std::error::Error + Send + Sync>;
@@ -218,16 +224,20 @@ async fn listen_until_stopped(
     let taken_over = heritage.is_some();
     let line = match heritage {
         Some(heritage) => {
-            let (cancels, line) = tokio::task::spawn_blocking(move || heritage.go()).await??;
+            let Legacy { cancels, disabled, line } =
+                tokio::task::spawn_blocking(move || heritage.go()).await??;
             if let Some(cancels) = cancels {
                 // Nobody else sets it.
                 let _ = process.predecessor.set(cancels);
             }
+            disabled.iter().for_each(|database| process.pools.set_disabled(database, true));
             listeners.iter_mut().for_each(Listener::take_file);
             Some(line)
         }
         None => None,
     };
+    // Before there is anything that only the end of the process removes.
+    let signals = Signals::new()?;
     let pidfile = match settings.pidfile.as_deref().map(PidFile::write).transpose() {
         Err(error) if taken_over => {
             // Too late to give up: the old process serves nobody new.
@@ -263,7 +273,7 @@ async fn listen_until_stopped(
         std::process::id()
     );
     identity::notify_systemd("READY=1");
-    signals::until_stopped(&commands).await?;
+    signals::until_stopped(signals, &commands).await?;
     drop(pidfile);
     Ok(())
 }

@@ -13,7 +13,8 @@ use crate::admin::commands::{Accepting, Commands, Shutdown};
 /// How often it is looked whether everybody has left.
 const POLL: Duration = Duration::from_millis(100);
 
-struct Signals {
+/// What the process hears.
+pub(super) struct Signals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
@@ -23,7 +24,8 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    /// From here on signals wait to be handled.
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
@@ -62,14 +64,19 @@ impl Signals {
                 commands.shut_down(Shutdown::Now);
             }
             _ = self.pause.recv() => {
-                tracing::info!("got SIGUSR1, PAUSE");
-                commands.pause(None);
+                if commands.is_suspended() {
+                    tracing::info!("got SIGUSR1, but already paused/suspended");
+                } else {
+                    tracing::info!("got SIGUSR1, PAUSE");
+                    commands.pause(None);
+                }
             }
             _ = self.resume.recv() => {
                 if commands.is_shutting_down() {
                     tracing::info!("got SIGUSR2 while shutting down, ignoring");
                 } else {
                     tracing::info!("got SIGUSR2, RESUME");
+                    commands.end_suspension();
                     commands.resume(None);
                 }
             }
@@ -94,8 +101,7 @@ fn stopping(limit: Duration) -> String {
 }
 
 /// Handles signals until a shutdown has been asked for and is complete.
-pub(super) async fn until_stopped(commands: &Arc<Commands>) -> io::Result<()> {
-    let mut signals = Signals::new()?;
+pub(super) async fn until_stopped(mut signals: Signals, commands: &Arc<Commands>) -> io::Result<()> {
     let mut requests = commands.shutdown_requests();
     loop {
         tokio::select! {

@@ -93,8 +93,10 @@ async fn wait_for_successor(
         };
         let Some(mut line) = Line::accepted(stream) else { continue };
         let descriptors = estate.descriptors();
+        let refusal = (commands.is_suspended() || process.pools.is_any_paused())
+            .then_some("its databases are paused: RESUME there first, clients that stay could not go on");
         let answered = tokio::task::spawn_blocking(move || {
-            let heir = takeover::answer(&mut line, &descriptors);
+            let heir = takeover::answer(&mut line, &descriptors, refusal);
             (line, heir)
         });
         match answered.await {
@@ -143,7 +145,10 @@ async fn hand_over(
         path
     });
     identity::notify_systemd(&format!("MAINPID={pid}"));
-    let told = tokio::task::spawn_blocking(move || line.send(&Elder::Gone { cancels }, &[]).map(|()| line));
+    let disabled = process.pools.disabled();
+    let told = tokio::task::spawn_blocking(move || {
+        line.send(&Elder::Gone { cancels, disabled }, &[]).map(|()| line)
+    });
     match told.await {
         Ok(Ok(line)) => give_clients(line, process),
         Ok(Err(error)) => tracing::error!("process {pid} does not answer any more: {error}"),

@@ -74,6 +74,9 @@ pub(super) enum Elder {
     /// Cancel requests for its clients reach it there.
     Gone {
         cancels: Option<PathBuf>,
+        /// Databases that take no new clients.
+        #[serde(default)]
+        disabled: Vec<String>,
     },
     Client(Box<Parcel>),
 }
@@ -246,23 +249,37 @@ fn is_nobody(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
+/// What a process leaves that has gone.
+pub(super) struct Legacy {
+    /// Where cancel requests for its clients reach it.
+    pub(super) cancels: Option<PathBuf>,
+    /// Databases that take no new clients.
+    pub(super) disabled: Vec<String>,
+    /// Its clients come this way.
+    pub(super) line: Line,
+}
+
 impl Heritage {
-    /// Tells the old process to go, which accepts nobody any more then. Where cancel requests for its clients reach it.
-    pub(super) fn go(mut self) -> Result<(Option<PathBuf>, Line), TakeoverError> {
+    /// Tells the old process to go, which accepts nobody any more then.
+    pub(super) fn go(mut self) -> Result<Legacy, TakeoverError> {
         self.line.send(&Heir::Go { pid: std::process::id() }, &[])?;
         match self.line.receive()? {
-            Some((Elder::Gone { cancels }, _)) => Ok((cancels, self.line)),
+            Some((Elder::Gone { cancels, disabled }, _)) => Ok(Legacy { cancels, disabled, line: self.line }),
             Some((Elder::Refused { why }, _)) => Err(TakeoverError::Refused(why)),
             _ => Err(TakeoverError::Refused("it does not go".to_owned())),
         }
     }
 }
 
-/// Answers a successor until it says that it can serve; its process. False: it has given up, or may not.
-pub(super) fn answer(line: &mut Line, sockets: &[OwnedFd]) -> io::Result<Option<u32>> {
+/// Answers a successor until it says that it can serve; its process. `None`: it has given up, or may not.
+pub(super) fn answer(
+    line: &mut Line,
+    sockets: &[OwnedFd],
+    refusal: Option<&'static str>,
+) -> io::Result<Option<u32>> {
     let Some((Heir::Take { language }, _)) = line.receive()? else { return Ok(None) };
-    if language != LANGUAGE {
-        let why = format!("it speaks version {LANGUAGE} of the takeover, not {language}");
+    let other = || format!("it speaks version {LANGUAGE} of the takeover, not {language}");
+    if let Some(why) = refusal.map(str::to_owned).or_else(|| (language != LANGUAGE).then(other)) {
         line.send(&Elder::Refused { why }, &[])?;
         return Ok(None);
     }

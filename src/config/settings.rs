@@ -279,6 +279,9 @@ settings! {
         client_write_timeout: Duration = "1min", Time, Live, "Not in PgBouncer.";
         /// Longest time that a cancel request waits to be delivered; 0: no limit.
         cancel_wait_timeout: Duration = "10s", Time, Live;
+        /// How long SUSPEND waits for clients and servers to take what has been sent to them, before those that do not are
+        /// disconnected; 0: for ever.
+        suspend_timeout: Duration = "10s", Time, Live;
         /// How long a shutdown (SIGTERM, SIGINT, SHUTDOWN WAIT_FOR_…) waits for clients before it disconnects them, amid
         /// transactions, too; 0: for ever. systemd is told that it may take so long.
         shutdown_timeout: Duration = "0", Time, Live, "Not in PgBouncer, which waits for ever.";

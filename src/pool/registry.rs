@@ -145,6 +145,19 @@ impl Pools {
         self.lock().all_paused
     }
 
+    /// Whether any database was paused, by name or with all others.
+    pub fn is_any_paused(&self) -> bool {
+        let inner = self.lock();
+        inner.all_paused || !inner.paused.is_empty()
+    }
+
+    /// Databases that take no new clients.
+    pub fn disabled(&self) -> Vec<String> {
+        let inner = self.lock();
+        let disabled = inner.databases.iter().filter(|(_, state)| state.disabled.load(Ordering::Acquire));
+        disabled.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Whether this database was paused by name.
     pub fn is_paused(&self, database: &str) -> bool {
         self.lock().paused.contains(database)

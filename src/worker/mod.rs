@@ -47,6 +47,7 @@ mod routing;
 mod scan;
 pub(crate) mod server;
 mod settings;
+mod suspend;
 mod tick;
 mod tokens;
 mod trying;
@@ -144,6 +145,8 @@ pub(crate) struct Worker {
     linked: u64,
     /// Most clients at a time since memory was given back.
     most_clients: usize,
+    /// Nothing is read: see `suspend`.
+    suspended: bool,
     stopping: bool,
 }
 
@@ -209,6 +212,7 @@ impl Worker {
             departure: None,
             linked: 0,
             most_clients: 0,
+            suspended: false,
             stopping: false,
             process,
         }
@@ -230,6 +234,9 @@ impl Worker {
             // Replies first, then requests: what is done alike is done faster one after the other.
             self.settle();
             self.go_on_with_ready();
+            if self.suspended {
+                continue;
+            }
             if self.now >= self.next_feeding {
                 self.feed_hungry();
                 self.settle();
@@ -255,6 +262,9 @@ impl Worker {
     }
 
     fn patience(&self) -> Duration {
+        if self.suspended {
+            return TICK;
+        }
         if self.ready.is_empty() {
             let next = self.next_tick.min(self.next_feeding).min(self.next_wait);
             Duration::from_micros(next.saturating_sub(self.now).max(1))
@@ -315,7 +325,9 @@ impl Worker {
 
     /// Gives servers that became free to whoever waits. Not from inside the handlers: they may be deep in one.
     fn settle(&mut self) {
-        while let Some(slot) = self.freed.pop_front() {
+        while !self.suspended
+            && let Some(slot) = self.freed.pop_front()
+        {
             self.give(slot);
         }
     }
@@ -412,6 +424,11 @@ impl Worker {
             Message::Answered { listener, ticket } => self.listener_answered(listener, ticket),
             Message::Deaf { listener, end } => self.listener_ended(listener, &end),
             Message::Kill { database, reason } => self.kill(database.as_deref(), reason),
+            Message::Suspend { reply } => {
+                let _ = reply.send(self.suspend());
+            }
+            Message::DropUnflushed => self.drop_unflushed(),
+            Message::EndSuspension => self.end_suspension(),
             Message::KillClient { pid, reply } => {
                 let _ = reply.send(self.kill_client(pid));
             }

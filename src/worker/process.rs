@@ -124,6 +124,8 @@ pub(crate) struct Process {
     pub(crate) shutting_down: AtomicBool,
     /// Connections on their way to a worker, and sockets on which more may be accepted.
     arrivals: AtomicUsize,
+    /// Nothing is read from clients and servers (SUSPEND).
+    pub(crate) suspended: AtomicBool,
     /// No servers for anyone any more: who waits for one is sent away.
     pub(crate) servers_closing: AtomicBool,
     live: RwLock<Live>,
@@ -159,6 +161,7 @@ impl Process {
             runtime,
             shutting_down: AtomicBool::new(false),
             arrivals: AtomicUsize::new(0),
+            suspended: AtomicBool::new(false),
             servers_closing: AtomicBool::new(false),
             live: RwLock::new(live),
             ids: AtomicU64::new(1),

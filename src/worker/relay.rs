@@ -45,6 +45,9 @@ enum Request {
 impl Worker {
     /// A client may have bytes for us, read or unread.
     pub(super) fn client_readable(&mut self, slot: usize) {
+        if self.is_client_suspended(slot) {
+            return;
+        }
         let Some(client) = self.clients.get(slot) else { return };
         match client.state {
             ClientState::Idle => self.idle_client_readable(slot),

@@ -19,6 +19,9 @@ impl Worker {
     /// Reads what a server sent, as long as its client takes it.
     pub(super) fn server_readable(&mut self, slot: usize) {
         for turn in 0.. {
+            if self.suspended {
+                return;
+            }
             let Some(server) = self.servers.get(slot) else { return };
             if server.tunnel {
                 return self.tunnel_down(slot);

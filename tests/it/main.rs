@@ -61,6 +61,7 @@ mod session_state;
 mod settings;
 mod shutdown;
 mod sql_prepare;
+mod suspend;
 mod switchover;
 mod timeouts;
 mod tls;

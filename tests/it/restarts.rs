@@ -513,6 +513,33 @@ fn descriptors_stay_as_many_as_they_were_from_process_to_process() {
     process.leave();
 }
 
+/// Clients that stay with the old process could not go on: nobody can tell it RESUME any more.
+#[test]
+fn takeover_is_refused_while_databases_are_paused_and_keeps_what_is_disabled() {
+    let (database, port) = (Database::new(), free_port().unwrap());
+    let mut old = Instance::start(&database, port, TempDir::new(None).unwrap(), &[], "", "");
+    old.console(&format!("PAUSE {}", database.name));
+    let toml = old.dir.path().join("pooler.toml");
+    let second = Command::new(env!("CARGO_BIN_EXE_pooler")).arg("run").arg("-R").arg("-c").arg(toml).output();
+    let second = second.unwrap();
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(
+        !second.status.success() && said.contains("its databases are paused: RESUME there first"),
+        "{said}"
+    );
+    old.console(&format!("RESUME {}", database.name));
+    assert_eq!(login(port, &database).sql("SELECT 1"), ["1"]);
+    old.console(&format!("DISABLE {}", database.name));
+    let new = old.take_over(&database, "");
+    old.ends();
+    let mut raw = Raw::open(port);
+    let refused = raw.try_login("app", &database.name, &password_of("app"), &[]).unwrap_err();
+    assert!(refused.field(b'M').contains("is disabled"), "{refused:?}");
+    new.console(&format!("ENABLE {}", database.name));
+    assert_eq!(login(port, &database).sql("SELECT 1"), ["1"]);
+    new.leave();
+}
+
 #[test]
 fn takeover_ends_with_its_time_for_those_who_stay() {
     let (database, port) = (Database::new(), free_port().unwrap());

@@ -158,10 +158,11 @@ fn dns_hosts(commands: &Commands) -> Vec<Row> {
 
 fn state(commands: &Commands) -> Vec<Row> {
     let paused = commands.process.pools.all_paused();
+    let suspended = commands.is_suspended();
     let word = |yes| text(if yes { "yes" } else { "no" });
     vec![
-        vec![text("active"), word(!paused)],
+        vec![text("active"), word(!paused && !suspended)],
         vec![text("paused"), word(paused)],
-        vec![text("suspended"), word(false)],
+        vec![text("suspended"), word(suspended)],
     ]
 }

@@ -192,7 +192,13 @@ const DEVIATIONS: &[[&str; 4]] = &[
         "The same and, behind them, `reserve_pool` and `total_requests`, which older tools ask for, `route` and `pinned`",
         "",
     ],
-    ["SUSPEND, SHOW FDS", "There up to 1.25, for `-R`", "Not there: `-R` does without", ""],
+    [
+        "SUSPEND",
+        "There up to 1.25. Nobody can connect meanwhile",
+        "There. The console can be reached; other clients log in, and wait with their first request",
+        "",
+    ],
+    ["SHOW FDS", "There up to 1.25, for `-R`", "Not there: `-R` does without", ""],
     [
         "`dns_zone_check_period`",
         "How often serial numbers of zones are asked for, and the names of those that have changed looked up",

@@ -153,7 +153,7 @@ impl Given {
             };
             ShownSetting { key: parameter.name, value, default, changeable: parameter.changeable }
         };
-        PARAMETERS.iter().filter(|parameter| parameter.name != "suspend_timeout").map(shown).collect()
+        PARAMETERS.iter().map(shown).collect()
     }
 }
 

@@ -146,7 +146,7 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     fixed("so_reuseport", "0", Flag, Same),
     live("stats_period", "60", Int, Same),
     live("stats_users", "", Text, Same),
-    live("suspend_timeout", "10", Time, Unused("there is no SUSPEND, and none in PgBouncer 1.26")),
+    live("suspend_timeout", "10", Time, Same),
     live("syslog", "0", Flag, Same),
     live("syslog_facility", "daemon", Words, Same),
     live("syslog_ident", "pgbouncer", Text, Same),

@@ -129,7 +129,7 @@ const EXAMPLES: &[(&str, Then, &str, Then)] = &[
     ("so_reuseport", Is("so_reuseport", "false"), "1", Is("so_reuseport", "true")),
     ("stats_period", Is("stats_period", r#""1min""#), "15", Is("stats_period", r#""15s""#)),
     ("stats_users", Is("stats_users", "[]"), "a", Is("stats_users", r#"["a"]"#)),
-    ("suspend_timeout", Nothing, "1", Told),
+    ("suspend_timeout", Is("suspend_timeout", r#""10s""#), "1", Is("suspend_timeout", r#""1s""#)),
     ("syslog", Is("syslog", "false"), "1", Is("syslog", "true")),
     ("syslog_facility", Is("syslog_facility", r#""daemon""#), "LOCAL0", Is("syslog_facility", r#""local0""#)),
     ("syslog_ident", Is("syslog_ident", r#""pgbouncer""#), "x", Is("syslog_ident", r#""x""#)),

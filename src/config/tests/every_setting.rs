@@ -64,6 +64,7 @@ const EXAMPLES: &[(&str, &str, &str, &str)] = &[
     ("client_login_timeout", "10", "10", r#""1m""#),
     ("client_write_timeout", "10", "10", "-0.1"),
     ("cancel_wait_timeout", "5", "5", r#""""#),
+    ("suspend_timeout", "0", "0", "-1"),
     ("shutdown_timeout", r#""5min""#, "300", "1e300"),
     ("max_prepared_statements", "0", "0", "100001"),
     ("max_packet_size", r#""1MB""#, "1048576", r#""2GB""#),

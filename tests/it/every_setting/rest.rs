@@ -12,7 +12,6 @@ const TOLD: &[(&str, &str)] = &[
     ("job_name", "x"),
     ("pkt_buf", "8192"),
     ("sbuf_loopcnt", "1"),
-    ("suspend_timeout", "1"),
     ("tcp_defer_accept", "0"),
     ("tcp_socket_buffer", "8192"),
     ("track_extra_parameters", "search_path"),
@@ -22,7 +21,7 @@ const TOLD: &[(&str, &str)] = &[
 const REFUSED: &[(&str, &str)] = &[("conffile", "/elsewhere"), ("resolv_conf", "/elsewhere")];
 
 /// Shown as they are from RELOAD on. Where lines of syslog go to, `/dev/log`, is the machine's; what others do is in `directories::`,
-/// `hosts::`, `peers::`, `modes::`.
+/// `hosts::`, `peers::`, `modes::`, `suspend::`.
 const SHOWN: &[(&str, &str, &str)] = &[
     ("auth_ldap_options", "ldapserver=x", "NULL"),
     ("autodb_idle_timeout", "1", "3600"),
@@ -34,6 +33,7 @@ const SHOWN: &[(&str, &str, &str)] = &[
     ("pool_idle_timeout", "1", "0"),
     ("query_wait_notify", "1", "5"),
     ("server_fast_close", "1", "0"),
+    ("suspend_timeout", "1", "10"),
     ("syslog", "1", "0"),
     ("syslog_facility", "local3", "daemon"),
     ("syslog_ident", "another", "pgbouncer"),
