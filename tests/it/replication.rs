@@ -11,10 +11,11 @@ use pooler::demo::{
 };
 
 use crate::support::{
-    database::{Version, options, password_of, start, superuser},
+    database::{Version, certificates, options, password_of, start, superuser},
     msg::*,
     pooler::{Pooler, Setup},
     raw::{PATIENCE, Raw},
+    replicated::Replicated,
 };
 
 const DATABASE: &str = "replicated";
@@ -104,6 +105,41 @@ fn base_backup_is_complete() {
     let log = pooler.log();
     assert!(log.contains("db=replication user=app tls=no replication=yes"), "{log}");
     assert_eq!(log.matches("new connection to server, for replication").count(), 2, "{log}");
+}
+
+#[test]
+fn backup_goes_over_tls_on_both_legs() {
+    let source = Source::new();
+    source.sql("CREATE TABLE t AS SELECT x FROM generate_series(1, 50000) x");
+    let ca = certificates().join("ca.crt");
+    let server = format!("server_tls_sslmode = \"verify-ca\"\nserver_tls_ca_file = \"{}\"", ca.display());
+    let pooler = source.setup().tls("allow").setting(&server).start();
+    let dir = TempDir::new(None).unwrap();
+    let data = dir.path().join("data").display().to_string();
+    let verified = format!("sslmode=verify-ca sslrootcert={}", ca.display());
+    let arguments = ["-D", &data, "-X", "stream", "-c", "fast", "-N", "-d", &verified];
+    assert_success(&source.run(&pooler, "pg_basebackup", &arguments), &pooler);
+    let verify = Version::Distribution.binaries().program("pg_verifybackup").unwrap();
+    assert_success(&Command::new(verify).arg(&data).output().unwrap(), &pooler);
+    let log = pooler.log();
+    assert!(log.contains("user=app tls=TLSv1.3") && log.contains("replication=yes"), "{log}");
+    // As long as one is there, the server says how it is connected.
+    let _client = walsender(&pooler, DATABASE, "database");
+    source.wait_for("SELECT ssl FROM pg_stat_ssl JOIN pg_stat_replication USING (pid)", &["t"]);
+}
+
+/// Where there are nodes it is the primary that is copied, also after a failover.
+#[test]
+fn replication_goes_to_the_primary_of_nodes() {
+    let mut cluster = Replicated::start(1, &[]);
+    cluster.sql(0, "ALTER ROLE app REPLICATION");
+    cluster.catch_up_all();
+    let pooler = cluster.setup(&[1, 0]).start();
+    let copied = || walsender(&pooler, DATABASE, "database").sql("SHOW port").remove(0);
+    assert_eq!(copied(), cluster.node(0).port.to_string());
+    cluster.crash(0);
+    cluster.promote(1);
+    assert_eq!(copied(), cluster.node(1).port.to_string());
 }
 
 fn segments(dir: &Path) -> u64 {

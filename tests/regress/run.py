@@ -18,6 +18,7 @@ KNOWN = {
     "constraints": (20, CURRVAL),
     "sequence": (60, CURRVAL),
     "guc": (10, "a function leaves a setting without a word of it in the text; a server may have loaded plpgsql before"),
+    "create_index": (27, "any snapshot that is held while tables are vacuumed (the look at the catalog, now and then) keeps index-only scans away"),
     "temp": (2, "PREPARE TRANSACTION fails only where the server's temporary schema is yet to be made"),
     "largeobject": (8, "each server fills pages of its own, so that rows that nobody has sorted come in another order"),
 }
