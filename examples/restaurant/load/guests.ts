@@ -21,7 +21,7 @@ const DISHES = 12
 /** Guests of the restaurant, each doing one thing after the other. */
 export class Guests {
   readonly acknowledged = new Map<string, Acknowledged>()
-  /** Sent, and not answered (yet): they may have been carried out, or not. */
+  /** All that were sent: those without an answer may have been carried out, or not. */
   readonly sent = new Map<string, SentOrder>()
   readonly problems: string[] = []
   browsed = 0
@@ -64,7 +64,7 @@ export class Guests {
 
   private async order(): Promise<void> {
     const wanted: SentOrder = {
-      id: randomUUID(), customer: `Guest ${randomInt(1000)}`, table: randomInt(1, 100),
+      id: randomUUID(), customer: `Load ${randomInt(1000)}`, table: randomInt(1, 100),
       lines: Array.from({ length: randomInt(1, 4) }, (_, n) => ({ dish: 1 + n * 4 + randomInt(4), quantity: randomInt(1, 4) })),
     }
     this.sent.set(wanted.id, wanted)
