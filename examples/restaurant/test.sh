@@ -16,4 +16,4 @@ need_chromium
 say "Checking types"
 npm run --silent types
 say "Testing"
-exec node --import tsx --test --test-reporter spec test/main.ts "$@"
+exec node --import tsx --test-reporter spec test/main.ts "$@"

@@ -44,8 +44,8 @@ export async function place(id: string, wanted: NewOrder): Promise<{ order: Orde
     ])
     return { order: show(order as Found), isNew: true }
   } catch (error) {
-    // Another instance was faster with the same request.
-    const placed = isDuplicate(error) ? await find(id) : null
+    // Another instance was faster with the same request, a moment ago: a transaction asks the primary, where it is.
+    const placed = isDuplicate(error) ? (await database.$transaction([find(id)]))[0] : null
     if (!placed) throw error
     return { order: same(placed, wanted), isNew: false }
   }

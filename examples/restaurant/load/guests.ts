@@ -17,6 +17,8 @@ export interface Acknowledged extends SentOrder {
 const PATIENCE = 60_000
 const ANSWER_WITHIN = 40_000
 const DISHES = 12
+/** One in so many orders loses its connection before it is answered, and is sent again. */
+const IMPATIENT = 10
 
 /** Guests of the restaurant, each doing one thing after the other. */
 export class Guests {
@@ -69,7 +71,8 @@ export class Guests {
     }
     this.sent.set(wanted.id, wanted)
     const begun = Date.now()
-    const { body, status, tries } = await this.ask<Acknowledged>('PUT', `/api/orders/${wanted.id}`, wanted)
+    const patience = randomInt(IMPATIENT) === 0 ? randomInt(1, 100) : ANSWER_WITHIN
+    const { body, status, tries } = await this.ask<Acknowledged>('PUT', `/api/orders/${wanted.id}`, wanted, patience)
     this.times.push(Date.now() - begun)
     if (status === 200 && tries > 1) this.foundPlaced++
     this.acknowledged.set(wanted.id, { ...wanted, number: body.number, totalCents: body.totalCents })
@@ -84,13 +87,13 @@ export class Guests {
   }
 
   /** Sends it until there is an answer that counts; 404 counts, for `look`. */
-  private async ask<T>(method: string, path: string, body?: unknown): Promise<{ body: T; status: number; tries: number }> {
+  private async ask<T>(method: string, path: string, body?: unknown, patience = ANSWER_WITHIN): Promise<{ body: T; status: number; tries: number }> {
     const end = Date.now() + PATIENCE
     for (let tries = 1; ; tries++) {
       let problem: string
       try {
         const response = await fetch(this.url + path, {
-          method, signal: AbortSignal.timeout(ANSWER_WITHIN),
+          method, signal: AbortSignal.timeout(tries === 1 ? patience : ANSWER_WITHIN),
           ...(body ? { headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) } : {}),
         })
         const text = await response.text()

@@ -16,6 +16,7 @@ export class Child {
   readonly exited: Promise<string>
   private readonly process: ChildProcess
   private ended = false
+  private wasReady = false
 
   constructor(readonly program: Program) {
     // Should this process be killed, its children end, too.
@@ -35,7 +36,10 @@ export class Child {
         resolve(how)
       }
       this.process.on('error', (error) => end(error.message))
-      this.process.on('exit', (code, signal) => end(signal ? `killed by ${signal}` : `exit code ${code}`))
+      this.process.on('exit', (code, signal) => {
+        this.endGroup()
+        end(signal ? `killed by ${signal}` : `exit code ${code}`)
+      })
     })
   }
 
@@ -47,19 +51,32 @@ export class Child {
     return !this.ended
   }
 
+  get ready(): boolean {
+    return this.running && this.wasReady
+  }
+
   kill(signal: NodeJS.Signals): void {
     if (this.running) this.process.kill(signal)
   }
 
+  /** What it leaves behind: nginx's workers live on, and keep its port, when their master is killed. */
+  private endGroup(): void {
+    try {
+      process.kill(-this.pid, 'SIGKILL')
+    } catch {
+      // Nobody is left, as a rule.
+    }
+  }
+
   /** Waits until `ready` says so; an exit, or `seconds` without, is an error with the end of the log. */
-  async whenReady(ready: () => Promise<boolean>, seconds = 30): Promise<this> {
+  async whenReady(ready: () => Promise<boolean>, seconds = 30): Promise<void> {
     const end = Date.now() + seconds * 1000
     while (!(await ready().catch(() => false))) {
       const why = this.ended ? `has ended (${await this.exited})` : `is not ready after ${seconds} s`
       if (this.ended || Date.now() > end) throw new Error(`${this.program.name} ${why}.\n${this.lastWords()}`)
       await delay(50)
     }
-    return this
+    this.wasReady = true
   }
 
   async stop(): Promise<void> {

@@ -10,6 +10,9 @@ interface Received {
 export class Cluster {
   constructor(public primary: PostgresNode, readonly nodes: PostgresNode[], private readonly tell: (event: string) => void) {}
 
+  /** Nothing is waited for any more. */
+  stopped = false
+
   get replicas(): PostgresNode[] {
     return this.nodes.filter((node) => node !== this.primary)
   }
@@ -41,6 +44,7 @@ export class Cluster {
       if (state && !state.streaming) return { node, position: BigInt(state.received) }
       if (!state && !told) this.tell(`${lost.name} and ${node.name} are both gone: nothing is promoted until ${node.name} is back`)
       told ||= !state
+      if (this.stopped) throw new Error('stopped while a replica was to be promoted')
       await delay(50)
     }
   }

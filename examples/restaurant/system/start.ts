@@ -10,22 +10,23 @@ if (balancer !== 'nginx' && balancer !== 'haproxy') throw new Error(`--balancer 
 if (!Number.isInteger(port) || port < 1 || port > 65535) throw new Error(`--port is a number up to 65535, not "${values.port}".`)
 
 const tell = (event: string) => console.log(`${new Date().toLocaleTimeString('en-GB')}  ${event}`)
-const starting = System.start({ port, balancer, tell })
+const system = await System.create({ port, balancer, tell })
 
 let stopping = false
-async function stop() {
+async function stop(code: number) {
   if (stopping) return
   stopping = true
   console.log('\nStopping everything')
-  await starting.then((system) => system.stop(), () => {})
-  process.exit(0)
+  await system.stop()
+  process.exit(code)
 }
-process.on('SIGINT', stop)
-process.on('SIGTERM', stop)
+process.on('SIGINT', () => void stop(0))
+process.on('SIGTERM', () => void stop(0))
 
-const system = await starting.catch((error) => {
+await system.start().catch((error) => {
+  if (stopping) return
   console.error(`\nIt does not start: ${error.message}`)
-  process.exit(1)
+  return stop(1)
 })
 if (!stopping) {
   console.log(`

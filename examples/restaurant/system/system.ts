@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { rmSync } from 'node:fs'
 import { chmod, cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -28,27 +29,29 @@ export class System {
   cluster!: Cluster
   readonly password = randomBytes(12).toString('hex')
   private stopping = false
+  private starting: Promise<void> = Promise.resolve()
   /** Changes of roles happen one after the other. */
   private roles: Promise<void> = Promise.resolve()
 
   private constructor(readonly dir: string, readonly ports: Record<string, number>, private readonly options: Options) {}
 
-  static async start(options: Options): Promise<System> {
+  /** Nothing runs yet: `start` does that, and `stop` ends it at any time. */
+  static async create(options: Options): Promise<System> {
     const dir = await mkdtemp(join(tmpdir(), 'restaurant-'))
     // The user that PostgreSQL runs as has to pass.
     await chmod(dir, 0o755)
+    // Also when nobody had the time to stop it all: the children end by themselves then.
+    process.once('exit', () => rmSync(dir, { recursive: true, force: true, maxRetries: 3 }))
     const ports = {
       ...await freePorts('POOLER', 'REDIS', 'CDN', 'SECOND_EDGE', 'API1', 'API2', 'API3', 'DB1', 'DB2', 'DB3'),
       EDGE: await freePort(options.port),
     }
-    const system = new System(dir, ports, options)
-    try {
-      await system.startAll()
-    } catch (error) {
-      await system.stop()
-      throw error
-    }
-    return system
+    return new System(dir, ports, options)
+  }
+
+  start(): Promise<void> {
+    this.starting = this.startAll()
+    return this.starting
   }
 
   get url(): string {
@@ -94,11 +97,12 @@ export class System {
   async whenWhole(seconds = 60): Promise<void> {
     const end = Date.now() + seconds * 1000
     for (;;) {
-      await this.roles
+      this.checkStopping()
+      await Promise.race([this.roles, delay(seconds * 1000, undefined, { ref: false })])
       // Through all of it. pooler looks at its nodes once it has a user of theirs.
       await fetch(`${this.url}/api/menu`).then((response) => response.text()).catch(() => {})
-      const running = this.processes().every((child) => child.running)
-      if (running && (await this.cluster.isWhole()) && (await this.nodesInUse()) === NODES.length) return
+      const ready = this.processes().every((child) => child.ready)
+      if (ready && (await this.cluster.isWhole()) && (await this.nodesInUse()) === NODES.length) return
       if (Date.now() > end) throw new Error(`Not everything is back after ${seconds} s; the logs in ${this.dir} tell more.`)
       await delay(100)
     }
@@ -111,11 +115,22 @@ export class System {
 
   async stop(): Promise<void> {
     this.stopping = true
+    if (this.cluster) this.cluster.stopped = true
+    await this.stopAll()
+    // What was about to start, or to be made a replica, fails by now; what it may have started meanwhile goes as well.
+    await Promise.allSettled([this.starting, this.roles])
+    await this.stopAll()
+    await rm(this.dir, { recursive: true, force: true })
+  }
+
+  private async stopAll(): Promise<void> {
     // Those that ask before those that answer.
     for (const child of [...this.children.values()].reverse()) await child.stop()
-    const nodes = this.cluster?.nodes ?? []
-    await Promise.all(nodes.map(({ child }) => child?.stop()))
-    await rm(this.dir, { recursive: true, force: true })
+    await Promise.all((this.cluster?.nodes ?? []).map(({ child }) => child?.stop()))
+  }
+
+  private checkStopping(): void {
+    if (this.stopping) throw new Error('It is being stopped.')
   }
 
   private async startAll(): Promise<void> {
@@ -158,6 +173,7 @@ export class System {
     await primary.ask(`CREATE DATABASE ${DATABASE} OWNER restaurant`)
     await primary.ask(`SET ROLE restaurant; ${await readFile(join(HERE, 'schema.sql'), 'utf8')}`, [], DATABASE)
     for (const replica of replicas) {
+      this.checkStopping()
       await replica.copy(primary)
       await replica.start()
     }
@@ -192,17 +208,27 @@ export class System {
 
   /** Runs something until all is stopped. */
   private async run(program: Omit<Program, 'log'>, ready: () => Promise<boolean>): Promise<void> {
+    this.checkStopping()
     const child = new Child({ ...program, log: join(this.dir, `${program.name}.log`) })
     this.children.set(program.name, child)
     await child.whenReady(ready)
     void child.exited.then(async (how) => {
       if (this.stopping) return
       this.options.tell(`${program.name} has died (${how})`)
-      await delay(AWAY)
-      if (this.stopping) return
+      await this.restart(program, ready)
+    })
+  }
+
+  private async restart(program: Omit<Program, 'log'>, ready: () => Promise<boolean>): Promise<void> {
+    await delay(AWAY)
+    if (this.stopping) return
+    try {
       await this.run(program, ready)
       this.options.tell(`${program.name} is back`)
-    }).catch((error) => this.failed(error))
+    } catch (error) {
+      this.failed(error)
+      await this.restart(program, ready)
+    }
   }
 
   private watchNode(node: PostgresNode): void {
@@ -223,7 +249,7 @@ export class System {
     })
   }
 
-  private failed(error: Error): void {
-    if (!this.stopping) this.options.tell(`! ${error.message}`)
+  private failed(error: unknown): void {
+    if (!this.stopping) this.options.tell(`! ${error instanceof Error ? error.message : error}`)
   }
 }

@@ -4,7 +4,7 @@ import type { System } from '../system/system.ts'
 import { eventually } from './support.ts'
 
 /** So many more orders are acknowledged after a failure before it counts as survived. */
-const MORE = 40
+const MORE = 100
 
 interface Stored extends SentOrder {
   number: number
