@@ -42,7 +42,7 @@ need_node_for_prisma() {
 
 need_packages() {
     local missing=()
-    [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
+    [ -x /usr/sbin/nginx ] || missing+=(nginx)
     [ -x /usr/sbin/haproxy ] || missing+=(haproxy)
     command -v redis-server >/dev/null || missing+=(redis-server)
     command -v setpriv >/dev/null || missing+=(util-linux)

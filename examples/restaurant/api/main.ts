@@ -55,7 +55,8 @@ const failed: ErrorRequestHandler = (error, request, response, next) => {
   } else if (error?.type?.startsWith('entity.') || error instanceof SyntaxError) {
     response.status(error.status ?? 400).json({ error: `The body is not JSON that can be read: ${error.message}` })
   } else if (isDatabaseError(error)) {
-    console.error(`${request.method} ${request.path}: ${error.code ?? error.name}: ${error.message}`)
+    // Prisma's messages begin with a picture of the code.
+    console.error(`${request.method} ${request.path}: ${error.message.trim().split('\n').at(-1)}`)
     response.status(503).set('Retry-After', '1').json({ error: 'The database did not answer. Send the same request again.' })
   } else {
     console.error(error)

@@ -67,7 +67,7 @@ export async function get(id: string): Promise<Order> {
 /** The newest orders, or those that the kitchen has still to do with. */
 export async function list(only: 'open' | 'all'): Promise<Order[]> {
   const orders = await database.order.findMany({
-    where: only === 'open' ? { status: { not: 'served' } } : {}, include: whole, orderBy: { placedAt: 'desc' }, take: 50,
+    where: only === 'open' ? { status: { not: 'served' } } : {}, include: whole, orderBy: { placedAt: 'desc' }, take: 40,
   })
   return orders.map(show)
 }

@@ -27,7 +27,8 @@ export class Guests {
   readonly sent = new Map<string, SentOrder>()
   readonly problems: string[] = []
   browsed = 0
-  retried = 0
+  /** Requests that were answered with an error, or not at all, and sent again. */
+  failed = 0
   /** Answers that were found by a retry: the first attempt had been carried out. */
   foundPlaced = 0
   /** Times until an order was acknowledged, retries included. */
@@ -107,7 +108,8 @@ export class Guests {
         problem = String(error)
       }
       if (Date.now() > end) throw new Error(`${method} ${path}: no answer in ${PATIENCE / 1000} s, at last: ${problem}`)
-      this.retried++
+      // Those who hang up on purpose cannot complain.
+      if (patience === ANSWER_WITHIN || tries > 1) this.failed++
       await delay(100)
     }
   }

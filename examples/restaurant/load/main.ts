@@ -31,11 +31,11 @@ process.on('SIGINT', () => { interrupted = true })
 let before = { browsed: 0, orders: 0 }
 for (let second = 1; second <= seconds && !interrupted; second++) {
   await delay(1000)
-  const { browsed, times, retried, problems } = guests
+  const { browsed, times, failed, problems } = guests
   const bar = '█'.repeat(Math.round((second / seconds) * 20)).padEnd(20, '░')
   const latest = times.slice(before.orders)
   const line = `${bar} ${second} s  pages ${browsed - before.browsed}/s  orders ${latest.length}/s  ` +
-    `p50 ${percentile(latest, 0.5)} ms  p99 ${percentile(latest, 0.99)} ms  retried ${retried}  problems ${problems.length}`
+    `p50 ${percentile(latest, 0.5)} ms  p99 ${percentile(latest, 0.99)} ms  failed ${failed}  problems ${problems.length}`
   process.stdout.write(process.stdout.isTTY ? `\r\x1b[K${line}` : `${line}\n`)
   before = { browsed, orders: times.length }
 }
@@ -52,6 +52,7 @@ for (const order of guests.acknowledged.values()) {
   }
 }
 console.log(`${guests.acknowledged.size} orders acknowledged, ${guests.acknowledged.size - wrong} of them found as they were ordered; ` +
-  `${guests.browsed} pages, ${guests.retried} requests sent again, ${guests.foundPlaced} orders found placed by a retry.`)
+  `${guests.browsed} pages, ${guests.failed} requests failed and were sent again, ` +
+  `${guests.foundPlaced} orders found placed when sent again.`)
 for (const problem of guests.problems.slice(0, 10)) console.log(`Problem: ${problem}`)
 process.exit(wrong || guests.problems.length ? 1 : 0)

@@ -42,8 +42,8 @@ export async function nothingIsLostOrDoubled(system: System, guests: Guests): Pr
 }
 
 /** Kills it as `kill -9` does, and waits until guests are served again and everything is back. */
-export async function isSurvived(system: System, guests: Guests, name: string): Promise<string> {
-  const before = { count: guests.times.length, retried: guests.retried, found: guests.foundPlaced }
+export async function isSurvived(system: System, guests: Guests, name: string, options = { unnoticed: false }): Promise<string> {
+  const before = { count: guests.times.length, failed: guests.failed, found: guests.foundPlaced }
   const killed = system.child(name)
   killed.kill('SIGKILL')
   await killed.exited
@@ -52,9 +52,10 @@ export async function isSurvived(system: System, guests: Guests, name: string): 
   await system.whenWhole()
   assert.notEqual(system.child(name).pid, killed.pid, `${name} was not started again`)
   await nothingIsLostOrDoubled(system, guests)
+  if (options.unnoticed) assert.equal(guests.failed, before.failed, `requests failed when ${name} was killed`)
   const slowest = Math.max(...guests.times.slice(before.count))
   return `${guests.acknowledged.size} orders acknowledged, all there once; slowest since ${slowest} ms, ` +
-    `${guests.retried - before.retried} requests sent again, ${guests.foundPlaced - before.found} orders found placed`
+    `${guests.failed - before.failed} requests failed, ${guests.foundPlaced - before.found} orders found placed when sent again`
 }
 
 /** pooler is told nothing: it finds the promoted replica, and reads go to the replicas that are left. */

@@ -55,9 +55,11 @@ describe('restaurant', { concurrency: false, timeout: 600_000 }, () => {
     before(() => { guests = new Guests(system.url).start({ browsing: 6, ordering: 12 }) })
     after(() => guests?.stop())
 
-    it('survives an instance of the API', async (test) => test.diagnostic(await isSurvived(system, guests, 'api2')))
-    it('survives a replica', async (test) => {
-      test.diagnostic(await isSurvived(system, guests, system.cluster.replicas[0]!.name))
+    it('survives an instance of the API, and nobody notices', async (test) => {
+      test.diagnostic(await isSurvived(system, guests, 'api2', { unnoticed: true }))
+    })
+    it('survives a replica, and nobody notices', async (test) => {
+      test.diagnostic(await isSurvived(system, guests, system.cluster.replicas[0]!.name, { unnoticed: true }))
     })
     it('survives the primary', async (test) => {
       const lost = system.cluster.primary

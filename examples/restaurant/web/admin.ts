@@ -3,7 +3,7 @@ import { byId, element, follow, money } from './shared/dom.ts'
 import { watch } from './shared/live.ts'
 
 const NEXT = { placed: 'cooking', cooking: 'ready', ready: 'served', served: undefined } as const
-const MOST = 50
+const MOST = 40
 
 const orders = new Map<string, Order>()
 let problem = ''
