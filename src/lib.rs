@@ -15,7 +15,7 @@
 //! | `client` | from accept to a proven login, auth_query; limits on clients |
 //! | `worker` | threads with an epoll each: queues, relay, release, deadlines; what they share (`worker::process`), peers (`worker::peers`) |
 //! | `cli` | arguments, also those of PgBouncer |
-//! | `admin` | what operators can do: the console, its commands, reload |
+//! | `admin` | what operators can do and see: the console, its commands, reload, metrics |
 //! | `app` | the process: log, listeners, signals, user, background, pid file |
 //! | `demo` | throwaway clusters, for `pooler demo` and the tests |
 //!

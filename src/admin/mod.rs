@@ -6,6 +6,7 @@ mod act;
 mod command;
 pub(crate) mod commands;
 mod extended;
+pub(crate) mod metrics;
 mod reload;
 mod result;
 mod show;

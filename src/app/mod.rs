@@ -4,6 +4,7 @@ mod descriptors;
 mod identity;
 mod listener;
 mod log;
+mod metrics;
 mod signals;
 mod sockets;
 mod statistics;
@@ -222,6 +223,11 @@ async fn listen_until_stopped(
         sockets::take(passed)?
     };
     let taken_over = heritage.is_some();
+    // Before anything that the old process cannot take back.
+    let metrics = match &settings.metrics_addr {
+        Some(endpoint) if !taken_over => metrics::bind(endpoint).await?,
+        _ => Vec::new(),
+    };
     let line = match heritage {
         Some(heritage) => {
             let Legacy { cancels, disabled, line } =
@@ -255,6 +261,10 @@ async fn listen_until_stopped(
     for listener in listeners {
         tracing::info!("listening on {}", listener.name);
         estate.accept_on(listener, process, &commands);
+    }
+    metrics::answer_on(metrics, &commands);
+    if let Some(endpoint) = settings.metrics_addr.clone().filter(|_| taken_over) {
+        metrics::inherit(endpoint, &commands);
     }
     commands.open_minimum();
     if let Some(line) = line {

@@ -138,7 +138,7 @@ fn describe<S>(out: &mut String, row: &Row<S>, facts: &str) {
     }
 }
 
-pub(super) fn assert_up_to_date(file: &str, text: &str) {
+pub(crate) fn assert_up_to_date(file: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     if std::env::var_os("REGENERATE").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();

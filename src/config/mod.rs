@@ -7,7 +7,7 @@ mod auth_file;
 mod check;
 mod diff;
 #[cfg(test)]
-mod document;
+pub(crate) mod document;
 mod entries;
 mod file;
 mod foreign;
@@ -41,7 +41,7 @@ pub use self::{
     resolve::{Lookup, is_console},
     settings::{SETTINGS, Settings, ShownSetting},
     table::{Change, Row, SettingError},
-    value::Input,
+    value::{Endpoint, Input},
 };
 use crate::error::Secret;
 

@@ -6,11 +6,12 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    AuthType, ClientPlacement, Currval, LoadBalanceHosts, LogFormat, PoolMode, ReadConsistency, Route,
-    SessionFunctions, SessionState, SslMode,
+    AuthType, ClientPlacement, Currval, Endpoint, LoadBalanceHosts, LogFormat, PoolMode, ReadConsistency,
+    Route, SessionFunctions, SessionState, SslMode,
     table::{Change, Row, SettingError, default_of, find},
     value::{
-        AtLeast, Bytes, COUNT, Choice, Codec, FilePath, Flag, Input, List, Mode, Number, Text, Time, Word,
+        AtLeast, Bytes, COUNT, Choice, Codec, EndpointText, FilePath, Flag, Input, List, Mode, Number, Text,
+        Time, Word,
     },
 };
 
@@ -433,6 +434,11 @@ settings! {
         log_stats: bool = "true", Flag, Live;
         /// Time over which averages are taken.
         stats_period: Duration = "1min", AtLeast(Duration::from_secs(1)), Live;
+        /// Where metrics are to be had by HTTP: `/metrics` (see docs/metrics.md), `/healthz` (the process lives), `/readyz` (it takes
+        /// clients: it is not about to end, not all databases are paused, and of the servers that somebody has wanted one could be
+        /// reached). `ADDRESS:PORT`, or a port alone for 127.0.0.1; `*` for all addresses; empty: nowhere. Nobody has to prove who he is
+        /// there.
+        metrics_addr: Option<Endpoint> = "", EndpointText, Restart, "Not in PgBouncer.";
     }
 }
 

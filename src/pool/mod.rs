@@ -6,9 +6,11 @@
 pub mod budget;
 pub mod definitions;
 pub mod habits;
+pub mod histogram;
 pub mod hosts;
 pub mod registry;
 pub mod seat;
+pub mod sqlstates;
 pub mod stats;
 
 use std::{
@@ -23,8 +25,10 @@ use std::{
 use budget::Budget;
 use definitions::Catalogs;
 use habits::Habits;
+use histogram::Histogram;
 use hosts::Marks;
 use seat::Seat;
+use sqlstates::Sqlstates;
 use stats::{Routes, ShardStats};
 use tokio::sync::{Notify, futures::Notified};
 
@@ -142,6 +146,14 @@ pub struct Shard {
     /// Servers that nobody uses.
     pub idle: AtomicU32,
     pub stats: ShardStats,
+    pub transaction_times: Histogram,
+    pub query_times: Histogram,
+    /// Of all times that a client was given a server: most wait for none.
+    pub wait_times: Histogram,
+    /// Errors of servers.
+    pub errors: Sqlstates,
+    /// Errors of pooler's own.
+    pub refusals: Sqlstates,
     /// Requests by the reason for which they came to this node.
     pub routes: Routes,
     /// How often servers came to stay with their clients, by the number of the reason.

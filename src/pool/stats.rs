@@ -63,6 +63,8 @@ counters! {
     questions,
     /// Times it held what no text had told of.
     surprises,
+    /// Requests that were sent again elsewhere.
+    retries,
 }
 
 /// A counter with one writer: no locked instruction on the path of a query.

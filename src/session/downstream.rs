@@ -246,6 +246,7 @@ impl Downstream<'_> {
             self.fatal |= is_fatal(body);
         } else if tag == be::ERROR_RESPONSE {
             self.server.erred = true;
+            self.server.note_error(body);
             let code = || be::error_field(body, b'C')?.first_chunk().copied();
             // A client that has described the statement must not get rows of another shape from elsewhere instead.
             if self.ready == 0 && !changed && !is_changed_result(body) {

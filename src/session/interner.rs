@@ -2,7 +2,10 @@
 
 use std::{
     hash::{BuildHasher, Hash, RandomState},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use hashbrown::HashTable;
@@ -13,6 +16,8 @@ pub struct Interner<T> {
     /// Seeded at random: clients choose what is hashed.
     hasher: RandomState,
     table: Mutex<Table<T>>,
+    /// Entries, for those who only want to know how many there are.
+    len: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -25,7 +30,7 @@ struct Table<T> {
 impl<T> Default for Interner<T> {
     fn default() -> Self {
         let table = Table { entries: HashTable::new(), sweep_at: 0 };
-        Self { hasher: RandomState::new(), table: Mutex::new(table) }
+        Self { hasher: RandomState::new(), table: Mutex::new(table), len: AtomicUsize::new(0) }
     }
 }
 
@@ -46,12 +51,13 @@ impl<T> Interner<T> {
         let value = Arc::new(make());
         table.sweep();
         table.entries.insert_unique(hash, (hash, Arc::downgrade(&value)), |(h, _)| *h);
+        self.len.store(table.entries.len(), Ordering::Relaxed);
         value
     }
 
-    /// Entries, dead ones included.
+    /// Entries, dead ones included. Takes no lock.
     pub fn len(&self) -> usize {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner).entries.len()
+        self.len.load(Ordering::Relaxed)
     }
 
     /// Nothing is held.

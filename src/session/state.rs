@@ -17,7 +17,10 @@ use super::{
     statements::{ClientStatements, Registry, ServerStatements},
     traces::{Asking, Traces},
 };
-use crate::{protocol::TransactionStatus, sql};
+use crate::{
+    protocol::{TransactionStatus, backend},
+    sql,
+};
 
 /// Most bytes of buffer that a client keeps for its next unnamed statement.
 const KEEP: usize = 4 << 10;
@@ -130,6 +133,8 @@ pub struct ServerSession {
     pub(super) commits: bool,
     /// An error since then.
     pub(super) erred: bool,
+    /// SQLSTATEs of errors that nobody has counted yet.
+    pub errors: Vec<[u8; 5]>,
     /// There has been a savepoint in the transaction that is open.
     pub(super) savepoint: bool,
     /// What the client's ReadyForQuery has told, which was kept back.
@@ -246,6 +251,7 @@ impl ServerSession {
             rolled_back: false,
             commits: false,
             erred: false,
+            errors: Vec::new(),
             savepoint: false,
             told_later: None,
             ending: Ending::default(),
@@ -297,6 +303,12 @@ impl ServerSession {
     /// Whether a RESET ALL or DISCARD ALL has been carried out since this was asked last.
     pub fn take_all_reset(&mut self) -> bool {
         std::mem::take(&mut self.all_reset)
+    }
+
+    /// The body of an error: it is to be counted.
+    pub(super) fn note_error(&mut self, body: &[u8]) {
+        let code = backend::error_field(body, b'C').and_then(|code| code.first_chunk());
+        self.errors.push(code.copied().unwrap_or(*b"-----"));
     }
 
     /// ReadyForQuery: whether what stands before it has changed nothing, as far as its tags tell: it is an error alone, or a

@@ -249,6 +249,16 @@ impl Registry {
         )
     }
 
+    /// How many there are, those included that nobody holds any more and that have not been swept out.
+    pub fn len(&self) -> usize {
+        self.statements.len()
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.statements.is_empty()
+    }
+
     /// A table, type or function has been altered, or is about to be.
     pub fn schema_changed(&self) {
         self.schema.fetch_add(1, Ordering::AcqRel);

@@ -53,6 +53,7 @@ impl Worker {
         let in_transaction = server.in_transaction();
         let nothing_owed = server.session.pipeline.is_empty() && server.session.pipeline.is_closed();
         let error = self.last_words(slot);
+        self.note_told(client_slot, &error);
         for _ in 0..MANY {
             let status = if in_transaction { b'E' } else { b'I' };
             let Some(reply) = self.part_of_server(slot, client_slot, &error, status) else { break };

@@ -17,6 +17,7 @@ pub(crate) mod decision;
 pub(crate) mod departure;
 pub(crate) mod directory;
 pub(crate) mod discovery;
+mod errors;
 mod fair;
 pub(crate) mod idle;
 mod link;

@@ -461,7 +461,9 @@ impl Worker {
                 routing.answered();
             }
             client.abort_held_begin();
+            self.note_told(slot, &bytes);
         }
+        let Some(client) = self.clients.get_mut(slot) else { return used };
         if ends {
             let status = if failed { b'E' } else { client.status_refused() };
             if let Some(routing) = client.routing.as_mut().filter(|_| status == b'I') {
@@ -485,6 +487,7 @@ impl Worker {
     pub(super) fn fail_client(&mut self, slot: usize, error: &ClientError) {
         let mut bytes = Vec::new();
         error.write(&mut bytes, Severity::Fatal);
+        self.note_told(slot, &bytes);
         if self.config.settings.log_pooler_errors {
             // The server's words may be the client's own.
             let message = error.message();

@@ -165,11 +165,11 @@ impl Worker {
         else {
             return;
         };
-        if let Some(stats) = server.pool.shards.get(self.id).map(|s| &s.stats) {
-            stats.server_assignments.add(1);
-            if client.state.is_waiting() {
-                stats.wait_time.add(self.now.saturating_sub(client.since));
-            }
+        if let Some(shard) = server.pool.shards.get(self.id) {
+            let waited = if client.state.is_waiting() { self.now.saturating_sub(client.since) } else { 0 };
+            shard.stats.server_assignments.add(1);
+            shard.stats.wait_time.add(waited);
+            shard.wait_times.add(waited);
         }
         client.state = ClientState::Linked(server_slot);
         client.since = self.now;

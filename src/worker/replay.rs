@@ -188,6 +188,10 @@ impl Worker {
     fn send_again(&mut self, slot: usize, attempt: Attempt, elsewhere: Elsewhere) {
         let mut request = attempt.request;
         let Some(client) = self.clients.get_mut(slot) else { return };
+        let pool = self.shards.get(client.shard).map(|shard| &shard.pool);
+        if let Some(shard) = pool.and_then(|pool| pool.shards.get(self.id)) {
+            shard.stats.retries.add(1);
+        }
         request.extend_from_slice(&client.pending);
         client.pending = request;
         client.part(self.now);

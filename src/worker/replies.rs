@@ -193,16 +193,22 @@ impl Worker {
         let Some(server) = self.servers.get_mut(slot) else { return };
         server.drained += wasted;
         server.pace.note(read, ready > 0);
-        let Some(stats) = server.pool.shards.get(self.id).map(|s| &s.stats) else { return };
+        let Some(shard) = server.pool.shards.get(self.id) else { return };
+        let stats = &shard.stats;
         stats.sent.add(u64::try_from(read).unwrap_or(0));
+        server.session.errors.drain(..).for_each(|code| shard.errors.add(code));
         if ready > 0 {
             server.answered = self.now;
-            stats.query_time.add(self.now.saturating_sub(server.query_start));
+            let time = self.now.saturating_sub(server.query_start);
+            stats.query_time.add(time);
+            shard.query_times.share(time, ready);
             server.query_start = if server.session.pipeline.is_empty() { 0 } else { self.now };
         }
         if transactions > 0 {
             stats.transactions.add(transactions);
-            stats.transaction_time.add(self.now.saturating_sub(server.transaction_start));
+            let time = self.now.saturating_sub(server.transaction_start);
+            stats.transaction_time.add(time);
+            shard.transaction_times.share(time, transactions);
             server.transaction_start = self.now;
         }
     }

@@ -38,7 +38,9 @@ pub(crate) struct PoolRow {
     pub(crate) user: String,
     pub(crate) node: String,
     pub(crate) mode: PoolMode,
+    /// Those that do nothing included.
     pub(crate) cl_active: u64,
+    pub(crate) cl_idle: u64,
     pub(crate) cl_waiting: u64,
     pub(crate) cl_active_cancel_req: u64,
     pub(crate) sv_active: u64,
@@ -49,6 +51,8 @@ pub(crate) struct PoolRow {
     pub(crate) sv_used: u64,
     pub(crate) sv_tested: u64,
     pub(crate) sv_login: u64,
+    /// Those of the above that stay with a client between its transactions.
+    pub(crate) sv_pinned: u64,
     /// Longest wait of those in the queue, in microseconds.
     pub(crate) maxwait: u64,
 }
@@ -56,8 +60,13 @@ pub(crate) struct PoolRow {
 impl PoolRow {
     /// Whether it has clients or servers.
     pub(crate) fn is_used(&self) -> bool {
-        let servers = self.sv_active + self.sv_active_cancel + self.sv_being_canceled + self.sv_idle;
-        self.cl_active + self.cl_waiting + servers + self.sv_used + self.sv_tested + self.sv_login > 0
+        self.cl_active + self.cl_waiting + self.open_servers() + self.sv_login > 0
+    }
+
+    /// Servers that have been logged in to.
+    pub(crate) fn open_servers(&self) -> u64 {
+        let at_work = self.sv_active + self.sv_active_cancel + self.sv_being_canceled;
+        at_work + self.sv_idle + self.sv_used + self.sv_tested
     }
 }
 
@@ -151,6 +160,7 @@ impl Worker {
                 | ClientState::TunnelWaiting(_) => row.cl_waiting += 1,
                 _ => row.cl_active += 1,
             }
+            row.cl_idle += u64::from(matches!(client.state, ClientState::Idle));
         }
         for (_, server) in &self.servers {
             let Some(row) = rows.get_mut(server.shard) else { continue };
@@ -165,6 +175,7 @@ impl Worker {
                 ServerState::BeingCanceled => row.sv_being_canceled += 1,
             }
             row.cl_active_cancel_req += u64::from(server.cancels);
+            row.sv_pinned += u64::from(server.pin.is_some());
         }
         rows
     }

@@ -33,6 +33,7 @@ mod listeners;
 mod logins;
 mod lookups;
 mod memory;
+mod metrics;
 mod modes;
 mod names;
 mod node_lists;

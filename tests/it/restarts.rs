@@ -32,7 +32,7 @@ const SLEEPING: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = cu
                         AND state = 'active' AND query LIKE 'SELECT pg_sleep%'";
 
 /// One of several processes on the same port, which has a unix socket to itself.
-struct Instance {
+pub struct Instance {
     process: Guarded,
     dir: TempDir,
     /// Where its unix socket is.
@@ -42,7 +42,7 @@ struct Instance {
 
 impl Instance {
     /// With these lines in `[pooler]` and these sections. `before` is what runs it.
-    fn start(
+    pub fn start(
         database: &Database,
         port: u16,
         dir: TempDir,
@@ -56,7 +56,7 @@ impl Instance {
     }
 
     /// In the place of this one.
-    fn take_over(&self, database: &Database, settings: &str) -> Self {
+    pub fn take_over(&self, database: &Database, settings: &str) -> Self {
         self.take_over_with(database, settings, "")
     }
 
@@ -110,7 +110,7 @@ impl Instance {
         this
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 

@@ -231,8 +231,9 @@ pub(super) fn users(commands: &Commands) -> Vec<Row> {
 
 impl PoolRow {
     /// Adds the same pool's row of another worker.
-    fn add(&mut self, other: &Self) {
+    pub(in crate::admin) fn add(&mut self, other: &Self) {
         self.cl_active += other.cl_active;
+        self.cl_idle += other.cl_idle;
         self.cl_waiting += other.cl_waiting;
         self.cl_active_cancel_req += other.cl_active_cancel_req;
         self.sv_active += other.sv_active;
@@ -242,6 +243,7 @@ impl PoolRow {
         self.sv_used += other.sv_used;
         self.sv_tested += other.sv_tested;
         self.sv_login += other.sv_login;
+        self.sv_pinned += other.sv_pinned;
         self.maxwait = self.maxwait.max(other.maxwait);
     }
 }

@@ -4,11 +4,14 @@
 //! PgBouncer's SHOW CONFIG prints it (seconds, 0/1) and once as a TOML literal. It knows nothing of
 //! names and lines; the tables and the reader add those. Messages quote the value: codecs of secrets don't.
 
+mod endpoint;
 mod nodes;
 mod numbers;
 mod words;
 
+pub use self::endpoint::Endpoint;
 pub(super) use self::{
+    endpoint::EndpointText,
     nodes::{HostName, Hosts, Nodes, PatroniApis},
     numbers::{AtLeast, Bytes, COUNT, Mode, Number, Time},
     words::{Choice, FilePath, Flag, List, Name, Password, Text, Word},
