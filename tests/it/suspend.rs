@@ -42,15 +42,17 @@ fn suspended_clients_wait_wherever_they_are_and_go_on() {
     idle.sql("SELECT 1");
     open.sql("BEGIN");
     open.sql("CREATE TABLE suspended (x int)");
-    asking.send(&query("SELECT pg_sleep(0.1), 'asked'"));
-    pair.database.wait_for(
-        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%''asked''' AND pid <> pg_backend_pid()",
-        &["1"],
-    );
+    let mut holder = pair.database.connect();
+    holder.sql("SELECT pg_advisory_lock(7)");
+    asking.send(&query("SELECT pg_advisory_xact_lock(7), 'asked'"));
+    pair.database
+        .wait_for("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted", &["1"]);
     let mut admin = pair.pooler.admin();
     // It does not wait for transactions.
     admin.sql("SUSPEND");
     assert_eq!(state(&pair.pooler), ["no", "no", "yes"]);
+    // The server answers now, and nobody reads it.
+    holder.sql("SELECT pg_advisory_unlock(7)");
     idle.send(&query("SELECT 2"));
     open.send(&query("INSERT INTO suspended VALUES (1)"));
     idle.silent(WHILE);
