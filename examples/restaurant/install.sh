@@ -60,7 +60,7 @@ need_chromium() {
 need_modules() {
     cmp -s package-lock.json node_modules/installed.json && return
     say "Installing the packages of package-lock.json"
-    npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null || fail "npm ci failed; is this machine online?"
+    npm ci --ignore-scripts --no-update-notifier --no-audit --no-fund --loglevel=error >/dev/null || fail "npm ci failed; is this machine online?"
     cp package-lock.json node_modules/installed.json
 }
 

@@ -36,7 +36,8 @@ export class Guests {
   private stopping = false
   private everyone: Promise<void>[] = []
 
-  constructor(private readonly url: string) {}
+  /** Each request goes to one of these addresses. */
+  constructor(private readonly urls: string[]) {}
 
   start(counts: { browsing: number; ordering: number }): this {
     const repeat = async (one: () => Promise<void>) => {
@@ -93,7 +94,7 @@ export class Guests {
     for (let tries = 1; ; tries++) {
       let problem: string
       try {
-        const response = await fetch(this.url + path, {
+        const response = await fetch(this.urls[randomInt(this.urls.length)] + path, {
           method, signal: AbortSignal.timeout(tries === 1 ? patience : ANSWER_WITHIN),
           ...(body ? { headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) } : {}),
         })

@@ -25,7 +25,7 @@ await fetch(`${url}/api/health`).catch(() => {
   process.exit(1)
 })
 
-const guests = new Guests(url).start(counts)
+const guests = new Guests([url]).start(counts)
 let interrupted = false
 process.on('SIGINT', () => { interrupted = true })
 let before = { browsed: 0, orders: 0 }

@@ -79,3 +79,13 @@ export async function pagesSurviveTheirInstance(browser: Browser, system: System
   await eventually('the page hears from another instance', async () => (await liveFrom(kitchen)) !== lost)
   await Promise.all([kitchen.context().close(), guest.context().close()])
 }
+
+/** Where no websocket passes. */
+export async function pagesPollIfTheyHaveTo(browser: Browser, system: System) {
+  const kitchen = await open(browser, `${system.url}/admin/?transport=polling`)
+  const guest = await open(browser, `${system.url}/`)
+  await liveFrom(kitchen)
+  const placed = await order(guest, 'Patience')
+  await kitchen.locator(`[data-order="${placed.id}"]`).waitFor()
+  await Promise.all([kitchen.context().close(), guest.context().close()])
+}

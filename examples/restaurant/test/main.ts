@@ -3,7 +3,7 @@ import { after, before, describe, it } from 'node:test'
 import type { Browser } from 'playwright-core'
 import { Guests, percentile } from '../load/guests.ts'
 import { System } from '../system/system.ts'
-import { launch, ordersAppearLiveThroughAnotherInstance, pagesSurviveTheirInstance } from './browser.ts'
+import { launch, ordersAppearLiveThroughAnotherInstance, pagesPollIfTheyHaveTo, pagesSurviveTheirInstance } from './browser.ts'
 import { isSurvived, nothingIsLostOrDoubled, poolerFollows } from './killing.ts'
 import * as orders from './orders.ts'
 import * as pages from './pages.ts'
@@ -45,6 +45,7 @@ describe('restaurant', { concurrency: false, timeout: 600_000 }, () => {
     const { takenBy, hears } = await ordersAppearLiveThroughAnotherInstance(browser, system)
     test.diagnostic(`placed at ${takenBy}, seen through ${hears}`)
   })
+  it('shows it in a browser that has to poll', () => pagesPollIfTheyHaveTo(browser, system))
   it('keeps a page alive when its instance is killed', async () => {
     await pagesSurviveTheirInstance(browser, system)
     await system.whenWhole()
@@ -52,7 +53,7 @@ describe('restaurant', { concurrency: false, timeout: 600_000 }, () => {
 
   describe('under load', () => {
     let guests: Guests
-    before(() => { guests = new Guests(system.url).start({ browsing: 6, ordering: 12 }) })
+    before(() => { guests = new Guests([system.url, haproxy]).start({ browsing: 6, ordering: 12 }) })
     after(() => guests?.stop())
 
     it('survives an instance of the API, and nobody notices', async (test) => {
