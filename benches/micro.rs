@@ -17,6 +17,7 @@ use pooler::{
         outgoing::Outgoing,
         params::{Labels, Params},
         pipeline::{Expected, Pipeline},
+        queries::{Queries, Took},
         state::{ClientSession, ServerSession, Shared},
         statements::Registry,
         upstream::Upstream,
@@ -85,6 +86,7 @@ struct Session {
     client: ClientSession,
     server: ServerSession,
     shared: Shared,
+    queries: Queries,
     staged: Vec<u8>,
 }
 
@@ -95,7 +97,9 @@ impl Session {
             shared.labels.intern(Params::from_pairs([("TimeZone", "UTC"), ("client_encoding", "UTF8")]));
         let client = ClientSession::new(1, label.clone());
         let server = ServerSession::new(label, &[]);
-        Self { client, server, shared, staged: Vec::with_capacity(READ) }
+        let mut queries = Queries::default();
+        queries.keep(500);
+        Self { client, server, shared, queries, staged: Vec::with_capacity(READ) }
     }
 
     /// Sends a request and takes its reply; bytes that went out at both ends.
@@ -118,6 +122,8 @@ impl Session {
             lacks: None,
             simple: true,
             refuses: false,
+            queries: Some(&mut self.queries),
+            pool: 0,
         };
         upstream.translate(request, &mut out);
         let sent = out.finish().len();
@@ -125,6 +131,7 @@ impl Session {
         let mut out = Outgoing::new(reply, &mut self.staged);
         let mut downstream = Downstream::new(&mut self.client, &mut self.server, &self.shared);
         let used = downstream.translate(reply, &mut out);
+        self.server.done.drain(..).for_each(|done| self.queries.count(&done, Took::default()));
         assert!(used.is_ok_and(|used| used == reply.len()) && self.server.is_free());
         sent + out.finish().len()
     }

@@ -31,7 +31,7 @@
 //! owed, `worker::release` frees the server for the first who waits. If a text may
 //! have left something in the session, or a function that it calls (`session::hidden`, by the database's catalog), the server is
 //! asked first (`session::traces`): settings become the client's label, what SQL PREPARE has made follows (`session::prepared`),
-//! and what cannot follow it keeps the server (`worker::pins`). What clients listen to is heard by one connection of their database
+//! and what cannot follow it keeps the server (`worker::pins`). What each kind of statement takes is counted (`session::queries`). What clients listen to is heard by one connection of their database
 //! (`worker::listeners`, `worker::listening`, `worker::notifications`; `session::channels`). Clients share as few workers as the load needs
 //! and move between transactions (`worker::balance`), also to the process that takes this one's place (`worker::departure`,
 //! `app::succession`). Who replicates has a server alone, and all that they say passes as it is (`worker::tunnel`).

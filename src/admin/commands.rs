@@ -226,6 +226,7 @@ impl Commands {
                 all.pools.extend(report.pools);
                 all.clients.extend(report.clients);
                 all.servers.extend(report.servers);
+                all.queries.extend(report.queries);
                 all.consoles += report.consoles;
             }
         }

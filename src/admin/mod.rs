@@ -38,8 +38,16 @@ use crate::{
 const HELP: &str = "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|LISTS|STATE|VERSION\n\t\
     SHOW SOCKETS|ACTIVE_SOCKETS|MEM|PEERS|PEER_POOLS|DNS_HOSTS|DNS_ZONES\n\t\
     SHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS\n\t\
-    SHOW LISTENERS|NODES|ROUTES|WHY '<sql>'\n\t\
-    SET key = arg\n\tRELOAD\n\tPAUSE [<db>]\n\tSUSPEND\n\tRESUME [<db>]\n\tDISABLE <db>\n\tENABLE <db>\n\t\
+    SHOW LISTENERS|NODES|QUERIES|ROUTES|WHY '<sql>'
+	\
+    SET key = arg
+	RELOAD
+	PAUSE [<db>]
+	SUSPEND
+	RESUME [<db>]
+	DISABLE <db>
+	ENABLE <db>
+	\
     RECONNECT [<db>]\n\tKILL [<db>]\n\tKILL_CLIENT <client_id>\n\tWAIT_CLOSE [<db>]\n\t\
     SHUTDOWN\n\tSHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS";
 /// What drivers set at every server; here it means nothing.

@@ -10,6 +10,7 @@ use super::{
     ending::Outcome,
     outgoing::Outgoing,
     pipeline::{Detail, Expected, Synthetic, Undone, Verdict},
+    queries::rows_of,
     state::{ClientSession, NOBODY, SOMEBODY, ServerSession, Shared},
     statements::Description,
     traces::Asking,
@@ -97,6 +98,7 @@ impl Downstream<'_> {
                     return Ok(pos);
                 }
                 pos += used;
+                self.server.said += used as u64;
                 continue;
             }
             // Also behind the last reply that was read: no other may come to carry them along (Flush).
@@ -113,6 +115,7 @@ impl Downstream<'_> {
             let message = rest.get(..n).unwrap_or_default();
             let passes = self.message(header.tag, message, pos, out)?;
             pos += n;
+            self.server.said += n as u64;
             if passes {
                 self.server.passing = total - n;
             } else {
@@ -126,6 +129,7 @@ impl Downstream<'_> {
                 let end = end_of_run(header.tag, input, pos);
                 if end > pos {
                     out.pass(pos, end);
+                    self.server.said += (end - pos) as u64;
                     pos = end;
                 }
             }
@@ -233,6 +237,7 @@ impl Downstream<'_> {
         }
         let server = &mut *self.server;
         let verdict = server.pipeline.on_reply(tag, &mut server.undone);
+        server.meter_reply(tag, message.len());
         if !server.undone.is_empty() {
             self.take_back_undone();
         }
@@ -459,6 +464,7 @@ impl Downstream<'_> {
             self.completed += 1;
             self.server.ending.on_tag(tag);
             self.note_drawn(tag);
+            self.server.rows += rows_of(tag);
             self.server.traces.on_tag(tag);
             self.server.commits |= matches!(tag, b"COMMIT" | b"CALL" | b"DO");
             self.server.savepoint |= tag == b"SAVEPOINT";

@@ -14,6 +14,7 @@ pub mod outgoing;
 pub mod params;
 pub mod pipeline;
 pub mod prepared;
+pub mod queries;
 pub mod resets;
 pub mod sequences;
 pub mod setting;

@@ -19,7 +19,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{channels::Asked, statements::Statement};
+use super::{channels::Asked, queries::Meter, statements::Statement};
 use crate::{
     protocol::backend as be,
     sql::channels::{Action, Channels},
@@ -140,6 +140,19 @@ impl Expected {
         matches!(self, Self::Restore | Self::Question)
     }
 
+    /// What it takes is measured.
+    fn is_metered(self) -> bool {
+        matches!(
+            self,
+            Self::Query
+                | Self::DeallocateQuery
+                | Self::ChannelsQuery
+                | Self::Execute
+                | Self::DeallocateExecute
+                | Self::ChannelsExecute
+        )
+    }
+
     fn has_channels(self) -> bool {
         matches!(self, Self::ChannelsQuery | Self::ChannelsExecute)
     }
@@ -183,6 +196,7 @@ pub struct Undone {
     pub expected: Expected,
     pub detail: Option<Detail>,
     pub former: Option<Former>,
+    meter: Option<Meter>,
 }
 
 /// What to do with a reply.
@@ -212,6 +226,12 @@ pub struct Pipeline {
     details: VecDeque<Detail>,
     formers: VecDeque<Former>,
     channels: VecDeque<Asked>,
+    /// Of all that are measured.
+    meters: VecDeque<Meter>,
+    /// Of the next one that is.
+    meter: Meter,
+    /// Of the one that was answered last.
+    answered: Option<Meter>,
     /// The server ignores everything until a Sync that has not been sent yet.
     skipping: bool,
     /// Extended-query messages were sent that no Sync (or Query) has ended yet: their transaction is open, although
@@ -294,6 +314,16 @@ impl Pipeline {
             .front()
             .copied()
             .filter(|e| matches!(e, Expected::InjectedDiscard | Expected::InjectedPrepare))
+    }
+
+    /// Of what kind the next request is.
+    pub(super) fn meter(&mut self, meter: Meter) {
+        self.meter = meter;
+    }
+
+    /// The request that the last reply has ended, if it was the end of one.
+    pub(super) fn take_answered(&mut self) -> Option<Meter> {
+        self.answered.take()
     }
 
     /// Something of the client's is being carried out.
@@ -443,6 +473,7 @@ impl Pipeline {
     }
 
     fn push_any(&mut self, expected: Expected) -> bool {
+        let meter = expected.is_metered().then(|| std::mem::take(&mut self.meter));
         if self.copy_in {
             match expected {
                 Expected::CopyEnd => {
@@ -485,6 +516,7 @@ impl Pipeline {
             _ => self.open = true,
         }
         self.queue.push_back(expected);
+        self.meters.extend(meter);
         true
     }
 
@@ -493,6 +525,7 @@ impl Pipeline {
         debug_assert!(expected.has_detail() && !self.skipping);
         self.open = !expected.ends_ready();
         self.queue.push_back(expected);
+        self.meters.extend(expected.is_metered().then(|| std::mem::take(&mut self.meter)));
         self.details.push_back(Detail { name: name.into(), statement: Arc::clone(statement) });
     }
 
@@ -517,15 +550,16 @@ impl Pipeline {
         if expected.has_channels() {
             self.channels.pop_front();
         }
+        let meter = if expected.is_metered() { self.meters.pop_front() } else { None };
         let changes = expected == Expected::UnnamedChanges;
         let former = if changes { self.formers.pop_front() } else { None };
         self.forgetting &= !self.queue.is_empty();
-        Some(Undone { expected, detail, former })
+        Some(Undone { expected, detail, former, meter })
     }
 
     /// Takes out what has been answered: what comes next cannot be skipped any more.
     fn pop_answered(&mut self) {
-        self.pop();
+        self.answered = self.pop().and_then(|answered| answered.meter);
         while self.queue.front() == Some(&Expected::UnnamedChanges) {
             self.pop();
         }
@@ -634,7 +668,7 @@ impl Pipeline {
         self.queue.retain(|&expected| {
             index += 1;
             let eaten = index <= until && expected == Expected::Sync;
-            undone.extend(eaten.then_some(Undone { expected, detail: None, former: None }));
+            undone.extend(eaten.then_some(Undone { expected, detail: None, former: None, meter: None }));
             !eaten
         });
         self.eats_syncs = undone.len() > before;
@@ -673,6 +707,9 @@ impl Pipeline {
         }
         let first = undone.len();
         self.skipping = true;
+        // The error is that of what it keeps from being executed first.
+        let executed = self.queue.iter().take_while(|e| **e != Expected::Sync).any(|e| e.is_metered());
+        self.answered = self.meters.front().copied().filter(|_| executed);
         while let Some(&next) = self.queue.front() {
             if next == Expected::Sync {
                 self.skipping = false;

@@ -11,6 +11,7 @@ use super::{
     params::{Label, Labels, Params},
     pipeline::{Pipeline, Synthetic, Undone},
     prepared::{Replay, Texts},
+    queries::{Bound, Done},
     resets::Resets,
     sequences::Sequences,
     setting::{Changes, Risk, Trial},
@@ -135,6 +136,15 @@ pub struct ServerSession {
     pub(super) erred: bool,
     /// SQLSTATEs of errors that nobody has counted yet.
     pub errors: Vec<[u8; 5]>,
+    /// Requests that have been answered and nobody has counted yet.
+    pub done: Vec<Done>,
+    pub(super) bound: Option<Bound>,
+    /// Of the request that is being answered: rows, and whether there was an error.
+    pub(super) rows: u64,
+    pub(super) failed: bool,
+    /// Bytes that the server has said, and how many of them belong to what was before.
+    pub(super) said: u64,
+    pub(super) said_before: u64,
     /// There has been a savepoint in the transaction that is open.
     pub(super) savepoint: bool,
     /// What the client's ReadyForQuery has told, which was kept back.
@@ -252,6 +262,12 @@ impl ServerSession {
             commits: false,
             erred: false,
             errors: Vec::new(),
+            done: Vec::new(),
+            bound: None,
+            rows: 0,
+            failed: false,
+            said: 0,
+            said_before: 0,
             savepoint: false,
             told_later: None,
             ending: Ending::default(),

@@ -10,6 +10,7 @@ use super::{
     hidden::Hidden,
     outgoing::Outgoing,
     pipeline::{Detail, Expected, Former},
+    queries::Queries,
     state::{ClientSession, Counts, NOBODY, ServerSession, Shared},
     statements::{self, Copy, Statement},
     text::{TextEffect, deallocate_target, effect_of},
@@ -103,6 +104,10 @@ pub struct Upstream<'a> {
     pub simple: bool,
     /// Statements about pooler itself may be among it: the server must not take them for settings that somebody has made up.
     pub refuses: bool,
+    /// What kinds of statements there are; `None`: nobody wants to know.
+    pub queries: Option<&'a mut Queries>,
+    /// Number of the server's pool there.
+    pub pool: usize,
 }
 
 impl Upstream<'_> {
@@ -322,6 +327,7 @@ impl Upstream<'_> {
         self.server.unnamed_of = NOBODY;
         self.server.note_text(text_of(body));
         self.note_draws(body);
+        self.meter_text(text_of(body));
         self.expect_hidden(body, true, out);
         if let Some((channels, shared)) = asked {
             return self.listen(&channels, shared, effect, out);
@@ -427,6 +433,7 @@ impl Upstream<'_> {
             self.server.untracked = Some(untracked);
         }
         self.note_bound(name);
+        self.meter_bound(portal, name);
         self.expect_hidden_of(name, out);
         let mut effect = self.effect(name, out);
         if let Some(Effect::Text(effect)) = &effect {
@@ -505,6 +512,7 @@ impl Upstream<'_> {
 
     fn execute(&mut self, body: &[u8]) -> bool {
         self.counts.queries += 1;
+        self.meter_executed(body);
         let server = &mut *self.server;
         if server.effects.are_none() || server.pipeline.skipping() {
             return self.note(Expected::Execute);

@@ -11,6 +11,7 @@ pub mod channels;
 mod classify;
 mod control;
 mod facts;
+mod fingerprint;
 mod keywords;
 pub mod lexer;
 mod names;
@@ -26,6 +27,7 @@ pub use catalog::Catalog;
 pub use classify::{classify, classify_with};
 pub use control::names_pooler;
 pub use facts::Facts;
+pub use fingerprint::fingerprint;
 pub use shape::shape;
 
 /// How the server reads a text.

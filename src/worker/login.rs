@@ -345,6 +345,8 @@ impl Worker {
             pin: None,
             transaction_start: 0,
             query_start: 0,
+            waited: 0,
+            measured: 0,
             answered: 0,
             heard: true,
             expires: self.process.expiry(id, self.now, settings.server_lifetime),

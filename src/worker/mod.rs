@@ -34,6 +34,7 @@ pub(crate) mod peers;
 mod pins;
 mod portals;
 pub(crate) mod process;
+pub(crate) mod queries;
 mod queue;
 mod refusal;
 mod relay;
@@ -77,7 +78,10 @@ use crate::{
     net::timer::Timer,
     pool::{Pool, PoolKey},
     protocol::encode::Severity,
-    session::state::{ClientSession, NOBODY},
+    session::{
+        queries::Queries,
+        state::{ClientSession, NOBODY},
+    },
     worker::process::Process,
 };
 
@@ -118,6 +122,7 @@ pub(crate) struct Worker {
     /// What a client has asked for, between routing and sending: its slot, and how many bytes it was.
     scanned: Option<(usize, usize, scan::Scan)>,
     classes: classes::Classes,
+    queries: Queries,
     spare: replay::Spare,
     /// Stands for the client of a server whose client has left.
     nobody: ClientSession,
@@ -197,6 +202,7 @@ impl Worker {
             staging: Vec::new(),
             scanned: None,
             classes: classes::Classes::default(),
+            queries: Queries::default(),
             spare: replay::Spare::default(),
             nobody,
             now: process.clock.micros(),
@@ -452,7 +458,10 @@ impl Worker {
         let vacant = self.vacant_shard();
         let index = vacant.unwrap_or(self.shards.len());
         match vacant.and_then(|index| self.shards.get_mut(index)) {
-            Some(shard) => *shard = new,
+            Some(shard) => {
+                *shard = new;
+                self.queries.forget(index);
+            }
             None => self.shards.push(new),
         }
         self.shard_of.insert(pool.key.clone(), index);

@@ -5,6 +5,7 @@ use super::{
     client::{ClientState, Discarding, Refusal},
     conn::Conn,
     own::Said,
+    queries::kept_queries,
     route::Target,
     server::ServerState,
 };
@@ -303,6 +304,7 @@ impl Worker {
         if server.session.is_free() && client.session.passing == 0 {
             answer = server.session.adopt(&mut client.session, |sql| encode::query(out.inject(), sql));
             server.transaction_start = self.now;
+            server.session.forget_bound();
             if let Some(begin) = client.routing.as_mut().and_then(|routing| routing.begin.take()) {
                 begin.send(&mut server.session, out.inject());
                 if let Some(attempt) = &mut server.routed.attempt {
@@ -326,6 +328,11 @@ impl Worker {
             lacks: None,
             simple: !self.config.settings.disable_pqexec,
             refuses: server.routed.own,
+            queries: kept_queries(&self.config).map(|kept| {
+                self.queries.keep(kept);
+                &mut self.queries
+            }),
+            pool: server.shard,
         };
         let (used, stop) = upstream.translate(input, &mut out);
         let (counts, flush, lacks) = (upstream.counts, upstream.flush, upstream.lacks.take());

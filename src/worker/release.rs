@@ -170,6 +170,7 @@ impl Worker {
             shard.stats.server_assignments.add(1);
             shard.stats.wait_time.add(waited);
             shard.wait_times.add(waited);
+            server.waited = waited;
         }
         client.state = ClientState::Linked(server_slot);
         client.since = self.now;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     Worker,
     client::{Client, ClientState},
+    queries::kept_queries,
     queue::ShardState,
     release::ClientError,
     server::ServerState,
@@ -14,6 +15,7 @@ use crate::{config::Config, worker::process::pid_of};
 impl Worker {
     /// Looks at every shard with new eyes. Clients that are connected get the new settings too.
     pub(super) fn refresh(&mut self, config: Arc<Config>) {
+        self.queries.keep(kept_queries(&config).unwrap_or(0));
         for (_, client) in &mut self.clients {
             if let Some(user) = config.users.get(&client.info.user) {
                 client.info.user_config = Arc::clone(user);

@@ -190,6 +190,7 @@ impl Worker {
     }
 
     fn count_reply(&mut self, slot: usize, read: usize, transactions: u64, ready: u64, wasted: usize) {
+        self.count_queries(slot);
         let Some(server) = self.servers.get_mut(slot) else { return };
         server.drained += wasted;
         server.pace.note(read, ready > 0);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     Worker,
     client::{Client, ClientState},
+    queries::QueryRow,
     server::ServerState,
 };
 use crate::{
@@ -19,6 +20,7 @@ pub(crate) enum ReportKind {
     Pools,
     Clients,
     Servers,
+    Queries,
 }
 
 /// The answer; only what was asked for is filled.
@@ -27,6 +29,7 @@ pub(crate) struct WorkerReport {
     pub(crate) pools: Vec<PoolRow>,
     pub(crate) clients: Vec<ClientRow>,
     pub(crate) servers: Vec<ServerRow>,
+    pub(crate) queries: Vec<QueryRow>,
     /// Clients of the console; told with the pools.
     pub(crate) consoles: u64,
 }
@@ -133,6 +136,7 @@ impl Worker {
             }
             ReportKind::Clients => report.clients = self.client_rows(),
             ReportKind::Servers => report.servers = self.server_rows(),
+            ReportKind::Queries => report.queries = self.query_rows(),
         }
         report
     }

@@ -64,6 +64,10 @@ pub(crate) struct Server {
     pub(crate) transaction_start: u64,
     /// When the client's last request was sent; 0: it has been answered.
     pub(crate) query_start: u64,
+    /// How long its client has waited for it, until that has been counted.
+    pub(crate) waited: u64,
+    /// When the last of its requests that are measured was answered.
+    pub(crate) measured: u64,
     /// When its last reply ended: since then a transaction that is open has been idle.
     pub(crate) answered: u64,
     /// All that has been notified by it has been heard, but for what its client does.

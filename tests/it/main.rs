@@ -50,6 +50,7 @@ mod pins;
 mod pipeline;
 mod prepared;
 mod program;
+mod queries;
 mod reload;
 mod replicas;
 mod replication;

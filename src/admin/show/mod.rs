@@ -6,6 +6,7 @@ mod nodes;
 mod peers;
 mod pins;
 mod pools;
+mod queries;
 mod settings;
 mod stats;
 
@@ -48,6 +49,7 @@ static SHOWS: &[(&str, Columns)] = &[
     ("NODES", nodes::NODES),
     ("ROUTES", nodes::ROUTES),
     ("PINS", pins::PINS),
+    ("QUERIES", queries::QUERIES),
     ("AUDIT", pins::AUDIT),
     ("CONFIG", settings::CONFIG),
     ("LISTS", &[("list", Text), ("items", Int8)]),
@@ -90,6 +92,7 @@ pub(super) async fn rows(commands: &Commands, what: &str) -> Vec<Row> {
         "NODES" => nodes::nodes(commands),
         "ROUTES" => nodes::routes(commands),
         "PINS" => pins::pins(commands).await,
+        "QUERIES" => queries::queries(commands).await,
         "AUDIT" => pins::audit(commands),
         "CONFIG" => settings::config(commands),
         "LISTS" => lists(commands).await,

@@ -117,6 +117,7 @@ const EXAMPLES: &[(&str, &str, &str, &str)] = &[
     ("log_pooler_errors", "false", "0", "3"),
     ("log_stats", "0", "0", "-1"),
     ("stats_period", "15", "15", r#""x""#),
+    ("query_statistics", "0", "0", "-1"),
     ("metrics_addr", "9127", "127.0.0.1:9127", r#""localhost""#),
 ];
 

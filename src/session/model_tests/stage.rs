@@ -187,6 +187,8 @@ impl Stage {
             heard: true,
             lacks: None,
             refuses: false,
+            queries: None,
+            pool: 0,
         };
         let (used, stop) = upstream.translate(input, &mut out);
         let flush = upstream.flush;

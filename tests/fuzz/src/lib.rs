@@ -16,6 +16,7 @@ use pooler::{
         downstream::Downstream,
         outgoing::Outgoing,
         params::{Labels, Params},
+        queries::{Queries, Took},
         state::{ClientSession, ServerSession, Shared},
         statements::Registry,
         upstream::{STREAM_OVER, Stop, Upstream},
@@ -31,6 +32,7 @@ struct Relay {
     server: ServerSession,
     shared: Shared,
     max_statements: Option<NonZeroUsize>,
+    queries: Queries,
     /// Read and not used yet.
     from_client: Vec<u8>,
     from_server: Vec<u8>,
@@ -50,11 +52,14 @@ impl Relay {
     fn new(max_statements: Option<NonZeroUsize>) -> Self {
         let shared = Shared { registry: Registry::new(1), labels: Labels::default() };
         let label = shared.labels.intern(Params::default());
+        let mut queries = Queries::default();
+        queries.keep(2);
         Self {
             client: ClientSession::new(1, Arc::clone(&label)),
             server: ServerSession::new(label, &[]),
             shared,
             max_statements,
+            queries,
             from_client: Vec::new(),
             from_server: Vec::new(),
             to_server: Vec::new(),
@@ -92,6 +97,8 @@ impl Relay {
             lacks: None,
             simple: true,
             refuses: false,
+            queries: Some(&mut self.queries),
+            pool: 0,
         };
         let (used, stop) = upstream.translate(&self.from_client, &mut out);
         let lacks = upstream.lacks.take();
@@ -128,6 +135,7 @@ impl Relay {
         self.held = false;
         self.to_client.extend_from_slice(out.finish());
         self.added |= self.server.resets.are_expected();
+        self.server.done.drain(..).for_each(|done| self.queries.count(&done, Took::default()));
         match result {
             Ok(used) => drop(self.from_server.drain(..used)),
             Err(broken) => self.over = Some(broken.0.to_owned()),
