@@ -71,8 +71,8 @@ need_pooler() {
         cargo build --release --locked --bin pooler
         POOLER=${CARGO_TARGET_DIR:-$root/target}/release/pooler
     fi
-    POOLER=$(realpath -e "$POOLER") || fail "POOLER is no program: ${POOLER:-}"
-    "$POOLER" --version >/dev/null || fail "POOLER does not run: $POOLER"
+    "$POOLER" --version >/dev/null 2>&1 || fail "POOLER is no program that runs: $POOLER"
+    POOLER=$(realpath "$POOLER")
     export POOLER
 }
 

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { parseArgs } from 'node:util'
+import { readOptions, wholeNumber } from '../system/options.ts'
 import { differs, Guests, percentile, type SentOrder } from './guests.ts'
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readOptions({
   allowPositionals: true,
   options: {
     seconds: { type: 'string', default: '30' },
@@ -12,14 +12,10 @@ const { values, positionals } = parseArgs({
 })
 const url = (positionals[0] ?? 'http://127.0.0.1:8080').replace(/\/$/, '')
 
-function count(name: 'seconds' | 'browsing' | 'ordering'): number {
-  const number = Number(values[name])
-  if (Number.isInteger(number) && number >= 0 && number <= 100_000) return number
-  throw new Error(`--${name} has to be a whole number, not "${values[name]}".`)
+const seconds = wholeNumber('seconds', values.seconds, 86_400)
+const counts = {
+  browsing: wholeNumber('browsing', values.browsing, 1000), ordering: wholeNumber('ordering', values.ordering, 1000),
 }
-
-const seconds = count('seconds')
-const counts = { browsing: count('browsing'), ordering: count('ordering') }
 await fetch(`${url}/api/health`).catch(() => {
   console.error(`Nobody answers at ${url}. Start examples/restaurant/start.sh, and give this the address that it prints.`)
   process.exit(1)

@@ -1,13 +1,12 @@
-import { parseArgs } from 'node:util'
+import { readOptions, wholeNumber, wrong } from './options.ts'
 import { API_NAMES, System } from './system.ts'
 
-const { values } = parseArgs({
+const { values } = readOptions({
   options: { port: { type: 'string', default: '8080' }, balancer: { type: 'string', default: 'nginx' } },
 })
 const { balancer } = values
-const port = Number(values.port)
-if (balancer !== 'nginx' && balancer !== 'haproxy') throw new Error(`--balancer is nginx or haproxy, not "${balancer}".`)
-if (!Number.isInteger(port) || port < 1 || port > 65535) throw new Error(`--port is a number up to 65535, not "${values.port}".`)
+const port = wholeNumber('port', values.port, 65535)
+if (balancer !== 'nginx' && balancer !== 'haproxy') wrong(`--balancer is nginx or haproxy, not "${balancer}".`)
 
 const tell = (event: string) => console.log(`${new Date().toLocaleTimeString('en-GB')}  ${event}`)
 const system = await System.create({ port, balancer, tell })

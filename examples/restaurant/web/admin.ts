@@ -43,7 +43,7 @@ function row(order: Order) {
     element('p', {}, order.lines.map(({ quantity, name }) => `${quantity} × ${name}`).join(', ')),
     element('p', { class: 'note' }, `${money(order.totalCents)} · taken by ${order.takenBy}`),
     element('span', { class: 'status' }, order.status),
-    next ? element('button', { click: () => void advance(order, next) }, next) : '')
+    next ? element('button', { click: () => void advance(order, next) }, `→ ${next}`) : '')
 }
 
 function show() {
