@@ -430,6 +430,11 @@ settings! {
         log_disconnections: bool = "true", Flag, Live;
         /// Log the errors that clients get from the pooler itself.
         log_pooler_errors: bool = "true", Flag, Live;
+        /// A query that takes longer, the wait for a server included, is logged when it has been answered, with both times apart: the
+        /// text without its literals, and no values; 0: none is.
+        log_min_duration: Duration = "0", Time, Live, "Not in PgBouncer.";
+        /// One in so many queries is logged in the same way however long it took; 0: none.
+        log_query_sample: u32 = "0", COUNT, Live, "Not in PgBouncer.";
         /// Log a line of statistics every `stats_period`.
         log_stats: bool = "true", Flag, Live;
         /// Time over which averages are taken.

@@ -123,6 +123,8 @@ pub(crate) struct Worker {
     scanned: Option<(usize, usize, scan::Scan)>,
     classes: classes::Classes,
     queries: Queries,
+    /// Queries that were answered while some are logged.
+    answered: u64,
     spare: replay::Spare,
     /// Stands for the client of a server whose client has left.
     nobody: ClientSession,
@@ -203,6 +205,7 @@ impl Worker {
             scanned: None,
             classes: classes::Classes::default(),
             queries: Queries::default(),
+            answered: 0,
             spare: replay::Spare::default(),
             nobody,
             now: process.clock.micros(),

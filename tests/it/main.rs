@@ -51,6 +51,7 @@ mod pipeline;
 mod prepared;
 mod program;
 mod queries;
+mod query_log;
 mod reload;
 mod replicas;
 mod replication;

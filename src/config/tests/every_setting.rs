@@ -115,6 +115,8 @@ const EXAMPLES: &[(&str, &str, &str, &str)] = &[
     ("log_connections", r#""off""#, "0", "1.0"),
     ("log_disconnections", "false", "0", "3"),
     ("log_pooler_errors", "false", "0", "3"),
+    ("log_min_duration", r#""250ms""#, "0.25", "-1"),
+    ("log_query_sample", "1000", "1000", "1.5"),
     ("log_stats", "0", "0", "-1"),
     ("stats_period", "15", "15", r#""x""#),
     ("query_statistics", "0", "0", "-1"),
