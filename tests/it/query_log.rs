@@ -2,16 +2,28 @@
 
 use std::time::Duration;
 
+use pooler::demo::process::wait_until;
+
 use crate::support::{
     database::{Database, password_of},
     msg::*,
     pooler::{Pooler, Setup},
+    raw::{PATIENCE, Raw},
 };
 
 /// Lines of the log about queries.
 fn lines(pooler: &Pooler) -> Vec<String> {
     let log = pooler.log();
     log.lines().filter(|line| line.contains(" query: ")).map(str::to_owned).collect()
+}
+
+/// So many lines about queries, which come behind the replies.
+fn wait_for(pooler: &Pooler, count: usize) -> Vec<String> {
+    let found = wait_until(PATIENCE, || (lines(pooler).len() >= count).then_some(()));
+    assert!(found.is_some(), "{:#?}", lines(pooler));
+    let lines = lines(pooler);
+    assert_eq!(lines.len(), count, "{lines:#?}");
+    lines
 }
 
 /// A number of a line.
@@ -33,8 +45,7 @@ fn slow_queries_are_logged_with_wait_and_execution_apart() {
         &[parse("s", "SELECT pg_sleep(0.3), $1::text"), bind("s", &values), execute(), sync()].concat(),
     );
     client.ready(1);
-    let slow = lines(&pooler);
-    assert_eq!(slow.len(), 2, "{slow:#?}");
+    let slow = wait_for(&pooler, 2);
     assert!(
         slow[0].contains("slow query: SELECT pg_sleep(?), ? ") && slow[0].contains("user=\"app\""),
         "{slow:#?}"
@@ -52,7 +63,7 @@ fn slow_queries_are_logged_with_wait_and_execution_apart() {
     std::thread::sleep(Duration::from_millis(250));
     client.sql("COMMIT");
     waits.ready(1);
-    let slow = lines(&pooler);
+    let slow = wait_for(&pooler, 3);
     let waited =
         slow.iter().find(|line| line.contains("SELECT ? AS waits")).unwrap_or_else(|| panic!("{slow:#?}"));
     assert!(number(waited, "wait_us") >= 250_000, "{waited}");
@@ -69,17 +80,15 @@ fn one_in_so_many_queries_is_logged() {
     for n in 0..100 {
         client.sql(&format!("SELECT {n} AS n"));
     }
-    let sampled = lines(&pooler);
-    assert_eq!(sampled.len(), 10, "{sampled:#?}");
+    let sampled = wait_for(&pooler, 10);
     assert!(sampled.iter().all(|line| line.contains("sampled query: SELECT ? AS n")), "{sampled:#?}");
     // Kept for the log alone.
     assert!(pooler.console("SHOW QUERIES").is_empty());
     pooler.console("SET log_query_sample = 0");
     (0..100).for_each(|_| drop(client.sql("SELECT 1")));
-    assert_eq!(lines(&pooler).len(), 10);
     pooler.console("SET log_query_sample = 1");
     assert!(client.try_sql("SELECT 1/0").is_err());
-    let last = lines(&pooler).pop().unwrap();
+    let last = wait_for(&pooler, 11).pop().unwrap();
     assert!(last.contains("failed=true") && last.contains("SELECT ?/?"), "{last}");
 }
 
@@ -87,9 +96,8 @@ fn one_in_so_many_queries_is_logged() {
 fn texts_cannot_forge_lines() {
     let database = Database::new();
     let pooler = Setup::new(&database).setting("log_query_sample = 1").start();
-    let mut client = crate::support::raw::Raw::login(pooler.port, "app", &database.name, &password_of("app"));
+    let mut client = Raw::login(pooler.port, "app", &database.name, &password_of("app"));
     client.sql("SELECT 1 AS \"a\nb slow query: forged\u{1b}[31m\"");
-    let lines = lines(&pooler);
-    assert_eq!(lines.len(), 1, "{lines:#?}");
+    let lines = wait_for(&pooler, 1);
     assert!(!lines[0].contains('\u{1b}'), "{lines:#?}");
 }
