@@ -9,10 +9,10 @@
 //! | `sql` | what a text does: lexer, classes, what is known of a database's catalog (pure) |
 //! | `session` | reply queue, prepared statements, parameter labels, translation both ways (pure) |
 //! | `net` | sockets of a worker, TLS |
-//! | `server` | connecting and logging in to PostgreSQL, cancel requests |
+//! | `server` | connecting and logging in to PostgreSQL (names: `server::names`), cancel requests |
 //! | `cluster` | the nodes of a database: roles, and what replicas have caught up with |
-//! | `pool` | budgets, the shared face of a pool, statistics |
-//! | `client` | from accept to a proven login, auth_query; limits on clients |
+//! | `pool` | budgets, the shared face of a pool, lists of hosts (`pool::hosts`), statistics |
+//! | `client` | from accept to a proven login (auth_query, `client::ldap`, `client::pam`); limits on clients |
 //! | `worker` | threads with an epoll each: queues, relay, release, deadlines; what they share (`worker::process`), peers (`worker::peers`) |
 //! | `cli` | arguments, also those of PgBouncer |
 //! | `admin` | what operators can do and see: the console, its commands, reload, metrics |
