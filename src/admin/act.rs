@@ -165,13 +165,12 @@ impl Console {
         match database {
             None if self.commands.end_suspension() => return Ok(()),
             None if !pools.all_paused() => return Err(wrong_state("pooler is not paused/suspended")),
-            Some(name) => {
+            // One that has been removed since it was paused can still be resumed: a takeover waits for that.
+            Some(name) if !pools.is_paused(name) => {
                 self.known(database, "resume")?;
-                if !pools.is_paused(name) {
-                    return Err(wrong_state(format!("database {name} is not paused")));
-                }
+                return Err(wrong_state(format!("database {name} is not paused")));
             }
-            None => {}
+            Some(_) | None => {}
         }
         self.commands.resume(database);
         Ok(())
