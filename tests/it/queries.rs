@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::support::{database::Database, msg::*, pooler::Pooler, replicated::Replicated};
 
+const COUNTED: &str = "query_statistics = 500";
+
 /// Rows by text.
 fn queries(pooler: &Pooler) -> BTreeMap<String, BTreeMap<String, String>> {
     let rows = pooler.console("SHOW QUERIES").into_iter();
@@ -20,7 +22,7 @@ fn numbers<const N: usize>(pooler: &Pooler, query: &str, columns: [&str; N]) -> 
 #[test]
 fn statements_are_counted_by_kind_whatever_protocol_they_use() {
     let database = Database::new();
-    let pooler = Pooler::of(&database, &[]);
+    let pooler = Pooler::of(&database, &[COUNTED]);
     let mut client = pooler.connect();
     for n in 0..5 {
         client.sql(&format!("SELECT {n}::int FROM generate_series(1, 3) -- {n}"));
@@ -46,7 +48,7 @@ fn statements_are_counted_by_kind_whatever_protocol_they_use() {
 #[test]
 fn time_rows_and_bytes_are_those_of_the_statement() {
     let database = Database::new();
-    let pooler = Pooler::of(&database, &["default_pool_size = 1"]);
+    let pooler = Pooler::of(&database, &[COUNTED, "default_pool_size = 1"]);
     let mut client = pooler.connect();
     client.sql("CREATE TABLE t (a int, b text)");
     client.sql("INSERT INTO t SELECT x, repeat('x', 1000) FROM generate_series(1, 100) x");
@@ -79,7 +81,7 @@ fn time_rows_and_bytes_are_those_of_the_statement() {
 #[test]
 fn pipelines_are_taken_apart() {
     let database = Database::new();
-    let pooler = Pooler::of(&database, &[]);
+    let pooler = Pooler::of(&database, &[COUNTED]);
     let mut client = pooler.connect();
     let run = |text: &str| [parse("", text), bind("", &[]), execute()].concat();
     // One batch of two, then one whose first fails: what the server skips has not been called.
@@ -130,7 +132,7 @@ fn pipelines_are_taken_apart() {
 #[test]
 fn values_are_never_shown() {
     let database = Database::new();
-    let pooler = Pooler::of(&database, &[]);
+    let pooler = Pooler::of(&database, &[COUNTED]);
     let mut client = pooler.connect();
     for text in [
         "SELECT 'hidden'",
@@ -174,7 +176,7 @@ fn kinds_are_few_and_can_be_done_without() {
 #[test]
 fn statements_in_session_mode_are_counted_too() {
     let database = Database::new();
-    let pooler = Pooler::of(&database, &["pool_mode = \"session\""]);
+    let pooler = Pooler::of(&database, &[COUNTED, "pool_mode = \"session\""]);
     let mut client = pooler.connect();
     client.send(&[parse("s", "SELECT 1 AS named"), bind("s", &[]), execute(), sync()].concat());
     client.ready(1);
@@ -186,7 +188,7 @@ fn statements_in_session_mode_are_counted_too() {
 #[test]
 fn nodes_are_told_apart() {
     let cluster = Replicated::start(1, &[]);
-    let pooler = cluster.setup(&[0, 1]).start();
+    let pooler = cluster.setup(&[0, 1]).setting(COUNTED).start();
     cluster.connect(0).sql("CREATE TABLE t AS SELECT 1 AS a");
     cluster.catch_up_all();
     cluster.wait_for_replicas(&pooler);

@@ -90,6 +90,24 @@ fn suspend_is_refused_while_databases_are_paused() {
 }
 
 #[test]
+fn a_database_that_is_removed_while_it_is_paused_can_be_resumed() {
+    let pair = Pair::new();
+    let section = format!("\n[databases.gone]\nhost = \"127.0.0.1\"\nport = {}\n", pair.database.port);
+    let toml = pair.pooler.toml();
+    pair.pooler.rewrite(&format!("{toml}{section}"));
+    let mut admin = pair.pooler.admin();
+    admin.sql("RELOAD");
+    admin.sql("PAUSE gone");
+    pair.pooler.rewrite(&toml);
+    admin.sql("RELOAD");
+    assert_eq!(refusal(&mut admin, "SUSPEND").1, "cannot suspend with paused databases");
+    admin.sql("RESUME gone");
+    assert_eq!(refusal(&mut admin, "RESUME gone").1, "no such database: gone");
+    admin.sql("SUSPEND");
+    admin.sql("RESUME");
+}
+
+#[test]
 fn clients_that_take_nothing_do_not_hold_up_a_suspend_for_ever() {
     let pair = Pair::with(&["suspend_timeout = \"200ms\""]);
     let mut deaf = deaf(&pair);

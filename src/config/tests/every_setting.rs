@@ -119,7 +119,7 @@ const EXAMPLES: &[(&str, &str, &str, &str)] = &[
     ("log_query_sample", "1000", "1000", "1.5"),
     ("log_stats", "0", "0", "-1"),
     ("stats_period", "15", "15", r#""x""#),
-    ("query_statistics", "0", "0", "-1"),
+    ("query_statistics", "500", "500", "-1"),
     ("metrics_addr", "9127", "127.0.0.1:9127", r#""localhost""#),
 ];
 
