@@ -186,7 +186,7 @@ fn clients_and_servers_are_shown_by_what_they_do() {
 #[test]
 fn errors_are_counted_by_sqlstate_and_by_who_gives_them() {
     let database = Database::new();
-    let settings = ["default_pool_size = 1", "query_wait_timeout = 1"];
+    let settings = ["workers = 1", "default_pool_size = 1", "query_wait_timeout = 1"];
     let setup = settings.iter().fold(Setup::new(&database), |setup, line| setup.setting(line));
     let seen = Seen::start(setup);
     let mut client = seen.pooler.connect();
@@ -211,7 +211,7 @@ fn errors_are_counted_by_sqlstate_and_by_who_gives_them() {
     late.send(&query("SELECT 1"));
     assert_eq!(late.closed().iter().find(|f| f.tag == b'E').unwrap().field(b'C'), "53300");
     assert_eq!(errors("pooler", "53300"), 1.0);
-    // However many codes programs make up.
+    // However many codes programs make up: each worker tells so many apart.
     client.sql("ROLLBACK");
     for n in 0..100 {
         let raise = format!("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = 'X{n:04}'; END $$");
