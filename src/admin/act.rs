@@ -136,7 +136,8 @@ impl Console {
         tracing::info!("suspending");
         let limit = commands.process.config().settings.suspend_timeout;
         let deadline = (!limit.is_zero()).then(|| Instant::now() + limit);
-        while commands.suspend().await > 0 {
+        commands.suspend();
+        while commands.unflushed().await > 0 {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 commands.drop_unflushed();
                 break;

@@ -147,10 +147,14 @@ impl Commands {
         self.process.refresh();
     }
 
-    /// Nothing is to be read from clients and servers any more. Returns how many connections have not taken everything that
-    /// they are owed.
-    pub(crate) async fn suspend(&self) -> usize {
+    /// Nothing is to be read from clients and servers any more.
+    pub(crate) fn suspend(&self) {
         self.process.suspended.store(true, Ordering::Release);
+    }
+
+    /// Makes the workers suspend, unless that is over again. Returns how many connections have not taken everything that
+    /// they are owed.
+    pub(crate) async fn unflushed(&self) -> usize {
         let mut unflushed = 0;
         for worker in &self.process.workers {
             let (reply, answer) = tokio::sync::oneshot::channel();

@@ -73,7 +73,7 @@ pub(crate) enum Message {
     Kill { database: Option<String>, reason: &'static str },
     /// Close the client of this pid (see `pid_of`). Answers whether it was here.
     KillClient { pid: u32, reply: oneshot::Sender<bool> },
-    /// Read nothing any more. Answers how many connections have not taken everything yet.
+    /// Read nothing any more, if that still holds. Answers how many connections have not taken everything yet.
     Suspend { reply: oneshot::Sender<usize> },
     /// Close those that have not.
     DropUnflushed,

@@ -1,12 +1,15 @@
 //! SUSPEND: nothing is read from clients and servers until RESUME; what they are owed still leaves.
 
+use std::sync::atomic::Ordering;
+
 use super::{End, Worker};
 use crate::worker::client::ClientState;
 
 impl Worker {
-    /// Reads nothing from now on, the console's clients apart. Returns how many connections have not taken everything yet.
+    /// Reads nothing from now on, the console's clients apart. Returns how many connections have not taken everything yet. Who
+    /// said RESUME meanwhile has told this worker so before, or will.
     pub(super) fn suspend(&mut self) -> usize {
-        self.suspended = true;
+        self.suspended |= self.process.suspended.load(Ordering::Acquire);
         self.unflushed().len()
     }
 
