@@ -19,9 +19,9 @@ use crate::{
 
 /// Between looks at what others have changed.
 const LOOK: Duration = Duration::from_secs(10);
-/// Between two snapshots at least: changes come in swarms.
+/// Between two looks at least: changes come in swarms.
 const GAP: Duration = Duration::from_millis(100);
-/// And so many times as long as one takes, for the server's sake.
+/// And so many times as long as one takes, and as a snapshot takes between two of these, for the server's sake.
 const BREATHER: u32 = 4;
 /// How often the pause after a failure is doubled.
 const MOST_DOUBLINGS: u32 = 5;
@@ -113,7 +113,8 @@ where
         looked: Instant::now(),
         complained: false,
         failures: 0,
-        took: Duration::ZERO,
+        looks: Pace::default(),
+        reads: Pace::default(),
     };
     drop(source);
     loop {
@@ -122,8 +123,12 @@ where
             continue;
         }
         let pause = match keeper.look(&spec_of).await {
-            Ok(true) => LOOK,
-            Ok(false) => {
+            Ok(Looked::Known) => LOOK,
+            Ok(Looked::TooSoon(pause)) => {
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+            Ok(Looked::InVain) => {
                 // The next list's keeper waits for the same, and may be the one that was meant.
                 wake.notify_one();
                 return;
@@ -132,9 +137,40 @@ where
         };
         // A change in between has left its mark: it wakes at once.
         tokio::select! {
-            () = wake.notified() => tokio::time::sleep(keeper.gap()).await,
+            () = wake.notified() => tokio::time::sleep(keeper.looks.rest(GAP)).await,
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// What came of a look.
+enum Looked {
+    /// What is in force is right.
+    Known,
+    /// A snapshot is to be taken, but not before this.
+    TooSoon(Duration),
+    /// The cluster is gone.
+    InVain,
+}
+
+/// How often something may be asked of the server: most of the time it rests.
+#[derive(Debug, Default)]
+struct Pace {
+    /// When it was done last, and what it took.
+    last: Option<(Instant, Duration)>,
+}
+
+impl Pace {
+    fn note(&mut self, begun: Instant) {
+        self.last = Some((Instant::now(), begun.elapsed()));
+    }
+
+    /// How long to wait for the next time.
+    fn rest(&self, at_least: Duration) -> Duration {
+        let rest = |(ended, took): (Instant, Duration)| {
+            at_least.max(took * BREATHER).min(LOOK).saturating_sub(ended.elapsed())
+        };
+        self.last.map_or(Duration::ZERO, rest)
     }
 }
 
@@ -149,17 +185,13 @@ struct Keeper<T> {
     complained: bool,
     /// In a row.
     failures: u32,
-    /// To read it, the last time.
-    took: Duration,
+    looks: Pace,
+    reads: Pace,
 }
 
 impl<T: Source> Keeper<T> {
     fn source(&self) -> Option<Arc<T>> {
         self.source.upgrade().filter(|source| !source.is_stopped())
-    }
-
-    fn gap(&self) -> Duration {
-        GAP.max(self.took * BREATHER).min(LOOK)
     }
 
     /// Nothing is known, and no connection is held, until somebody wakes it.
@@ -171,9 +203,9 @@ impl<T: Source> Keeper<T> {
         rests
     }
 
-    /// Takes a new snapshot if need be. False: the cluster is gone.
-    async fn look<S: Fn(usize) -> ConnectSpec>(&mut self, spec_of: &S) -> Result<bool, KeeperError> {
-        let Some(source) = self.source() else { return Ok(false) };
+    /// Takes a new snapshot if need be.
+    async fn look<S: Fn(usize) -> ConnectSpec>(&mut self, spec_of: &S) -> Result<Looked, KeeperError> {
+        let Some(source) = self.source() else { return Ok(Looked::InVain) };
         let Some(primary) = source.primary() else { return Err(QueryError::Unusable.into()) };
         // Before the database is asked: a change that comes later makes what it says worthless.
         let changes = source.catalog().changes();
@@ -181,7 +213,9 @@ impl<T: Source> Keeper<T> {
             Some((node, session)) if node == primary && session.is_usable() => session,
             _ => connect(&spec_of(primary)).await?,
         };
+        let begun = Instant::now();
         let signature = session.query(&catalog::signature_text(), LIMIT).await?;
+        self.looks.note(begun);
         let signature = signature.into_iter().flatten().next().flatten().unwrap_or_default();
         let same = self.seen.take().filter(|(seen, _)| *seen == signature);
         let catalog = match same {
@@ -190,9 +224,14 @@ impl<T: Source> Keeper<T> {
             None => {
                 // What others have changed may be in use already.
                 source.catalog().distrust();
+                let rest = self.reads.rest(GAP);
+                if !rest.is_zero() {
+                    self.session = Some((primary, session));
+                    return Ok(Looked::TooSoon(rest));
+                }
                 let begun = Instant::now();
                 let catalog = take(&mut session).await;
-                self.took = begun.elapsed();
+                self.reads.note(begun);
                 let catalog = match catalog {
                     Ok(catalog) => catalog,
                     Err(error) => {
@@ -208,7 +247,7 @@ impl<T: Source> Keeper<T> {
         };
         // It would be put in force for the next list of nodes.
         if source.is_stopped() {
-            return Ok(false);
+            return Ok(Looked::InVain);
         }
         (self.complained, self.failures) = (false, 0);
         if source.catalog().generation() != catalog.generation {
@@ -218,7 +257,7 @@ impl<T: Source> Keeper<T> {
         self.seen = Some((signature, catalog));
         self.session = Some((primary, session));
         self.looked = Instant::now();
-        Ok(true)
+        Ok(Looked::Known)
     }
 
     /// What is known stays in force for a while: a primary that is lost is changed by nobody. Then everything is for the
@@ -237,7 +276,7 @@ impl<T: Source> Keeper<T> {
         // What is dropped while it is read makes the server say an error, or leaves holes in what it says.
         let passes = matches!(error, KeeperError::Query(QueryError::Server(_)) | KeeperError::Rows(_));
         if passes && self.failures < WORTH_A_WORD {
-            return self.gap();
+            return self.reads.rest(GAP).max(GAP);
         }
         source.catalog().set_tried();
         // There is nothing to read in a database that does not exist, as its clients are told.
@@ -279,6 +318,20 @@ async fn take(session: &mut OwnSession) -> Result<Catalog, KeeperError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn most_of_the_time_nothing_is_asked() {
+        assert_eq!(Pace::default().rest(GAP), Duration::ZERO);
+        let ago = |ended: u64, took: u64| {
+            let ended = Instant::now().checked_sub(Duration::from_millis(ended)).unwrap();
+            Pace { last: Some((ended, Duration::from_millis(took))) }.rest(GAP)
+        };
+        // A change comes alone: it is looked at at once. In a swarm they are looked at together.
+        assert_eq!(ago(150, 1), Duration::ZERO);
+        assert!(ago(0, 1) > GAP / 2 && ago(0, 1) <= GAP);
+        assert!(ago(0, 500) > LOOK / 10 && ago(2_100, 500).is_zero());
+        assert!(ago(0, 60_000) <= LOOK);
+    }
 
     #[test]
     fn pauses_grow_and_have_an_end() {

@@ -19,7 +19,11 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{channels::Asked, queries::Meter, statements::Statement};
+use super::{
+    channels::Asked,
+    queries::{Meter, Meters},
+    statements::Statement,
+};
 use crate::{
     protocol::backend as be,
     sql::channels::{Action, Channels},
@@ -196,7 +200,6 @@ pub struct Undone {
     pub expected: Expected,
     pub detail: Option<Detail>,
     pub former: Option<Former>,
-    meter: Option<Meter>,
 }
 
 /// What to do with a reply.
@@ -226,10 +229,7 @@ pub struct Pipeline {
     details: VecDeque<Detail>,
     formers: VecDeque<Former>,
     channels: VecDeque<Asked>,
-    /// Of all that are measured.
-    meters: VecDeque<Meter>,
-    /// Of the next one that is.
-    meter: Meter,
+    meters: Meters,
     /// Of the one that was answered last.
     answered: Option<Meter>,
     /// The server ignores everything until a Sync that has not been sent yet.
@@ -318,7 +318,7 @@ impl Pipeline {
 
     /// Of what kind the next request is.
     pub(super) fn meter(&mut self, meter: Meter) {
-        self.meter = meter;
+        self.meters.note_next(meter);
     }
 
     /// The request that the last reply has ended, if it was the end of one.
@@ -473,7 +473,6 @@ impl Pipeline {
     }
 
     fn push_any(&mut self, expected: Expected) -> bool {
-        let meter = expected.is_metered().then(|| std::mem::take(&mut self.meter));
         if self.copy_in {
             match expected {
                 Expected::CopyEnd => {
@@ -515,17 +514,22 @@ impl Pipeline {
             | Expected::CopyEnd => {}
             _ => self.open = true,
         }
-        self.queue.push_back(expected);
-        self.meters.extend(meter);
+        self.append(expected);
         true
+    }
+
+    fn append(&mut self, expected: Expected) {
+        self.queue.push_back(expected);
+        if expected.is_metered() {
+            self.meters.push();
+        }
     }
 
     /// Notes a message about a statement. Not to be called while [`Self::skipping`].
     pub fn push_statement(&mut self, expected: Expected, name: &[u8], statement: &Arc<Statement>) {
         debug_assert!(expected.has_detail() && !self.skipping);
         self.open = !expected.ends_ready();
-        self.queue.push_back(expected);
-        self.meters.extend(expected.is_metered().then(|| std::mem::take(&mut self.meter)));
+        self.append(expected);
         self.details.push_back(Detail { name: name.into(), statement: Arc::clone(statement) });
     }
 
@@ -541,6 +545,11 @@ impl Pipeline {
     }
 
     fn pop(&mut self) -> Option<Undone> {
+        Some(self.pop_metered()?.0)
+    }
+
+    /// The next one, and what it is measured by if it could be.
+    fn pop_metered(&mut self) -> Option<(Undone, Option<Meter>)> {
         let expected = self.queue.pop_front()?;
         // The COPY that it belongs to is over: nothing is owed for it.
         while self.queue.front() == Some(&Expected::CopyEnd) {
@@ -550,16 +559,16 @@ impl Pipeline {
         if expected.has_channels() {
             self.channels.pop_front();
         }
-        let meter = if expected.is_metered() { self.meters.pop_front() } else { None };
+        let meter = expected.is_metered().then(|| self.meters.pop());
         let changes = expected == Expected::UnnamedChanges;
         let former = if changes { self.formers.pop_front() } else { None };
         self.forgetting &= !self.queue.is_empty();
-        Some(Undone { expected, detail, former, meter })
+        Some((Undone { expected, detail, former }, meter))
     }
 
     /// Takes out what has been answered: what comes next cannot be skipped any more.
     fn pop_answered(&mut self) {
-        self.answered = self.pop().and_then(|answered| answered.meter);
+        self.answered = self.pop_metered().and_then(|(_, meter)| meter);
         while self.queue.front() == Some(&Expected::UnnamedChanges) {
             self.pop();
         }
@@ -668,7 +677,7 @@ impl Pipeline {
         self.queue.retain(|&expected| {
             index += 1;
             let eaten = index <= until && expected == Expected::Sync;
-            undone.extend(eaten.then_some(Undone { expected, detail: None, former: None, meter: None }));
+            undone.extend(eaten.then_some(Undone { expected, detail: None, former: None }));
             !eaten
         });
         self.eats_syncs = undone.len() > before;
@@ -709,7 +718,7 @@ impl Pipeline {
         self.skipping = true;
         // The error is that of what it keeps from being executed first.
         let executed = self.queue.iter().take_while(|e| **e != Expected::Sync).any(|e| e.is_metered());
-        self.answered = self.meters.front().copied().filter(|_| executed);
+        self.answered = executed.then(|| self.meters.first());
         while let Some(&next) = self.queue.front() {
             if next == Expected::Sync {
                 self.skipping = false;

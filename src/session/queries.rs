@@ -3,7 +3,7 @@
 //! A kind is a text without its literals ([`sql::fingerprint`]) in one pool. A statement that is prepared, or whose text has come
 //! before, is known by one look at a table; memory is taken for new kinds only.
 
-use std::hash::BuildHasher as _;
+use std::{collections::VecDeque, hash::BuildHasher as _};
 
 use hashbrown::HashTable;
 
@@ -32,6 +32,47 @@ pub struct Meter {
     serial: u32,
     /// Microseconds of the process clock.
     pub sent: u64,
+}
+
+/// Those of the requests under way that are measured. Where none are, it takes a number.
+#[derive(Debug, Default)]
+pub(super) struct Meters {
+    /// With the number of each request among all that could be measured.
+    measured: VecDeque<(u32, Meter)>,
+    /// Of the next request.
+    next: Meter,
+    sent: u32,
+    answered: u32,
+}
+
+impl Meters {
+    pub(super) fn note_next(&mut self, meter: Meter) {
+        self.next = meter;
+    }
+
+    /// A request is sent.
+    pub(super) fn push(&mut self) {
+        self.sent = self.sent.wrapping_add(1);
+        if self.next.serial > 0 {
+            self.measured.push_back((self.sent, std::mem::take(&mut self.next)));
+        }
+    }
+
+    /// Of the first request that has not been answered.
+    pub(super) fn first(&self) -> Meter {
+        let number = self.answered.wrapping_add(1);
+        self.measured.front().filter(|first| first.0 == number).map_or_else(Meter::default, |first| first.1)
+    }
+
+    /// It has been answered, or never will be.
+    pub(super) fn pop(&mut self) -> Meter {
+        let meter = self.first();
+        if meter.serial > 0 {
+            self.measured.pop_front();
+        }
+        self.answered = self.answered.wrapping_add(1);
+        meter
+    }
 }
 
 /// A request that has been answered.
@@ -103,6 +144,11 @@ impl Queries {
         if self.most != most {
             *self = Self { most, serial: self.serial, ..Self::default() };
         }
+    }
+
+    /// Whether any are remembered.
+    pub fn are_kept(&self) -> bool {
+        self.most > 0
     }
 
     /// A pool has gone, and its number may be another's.

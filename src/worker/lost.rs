@@ -21,6 +21,37 @@ use crate::{
 /// More batches than this are not answered one by one.
 const MANY: usize = 4096;
 
+/// Why a client cannot go on without the server that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// There is no other, or it has a session there.
+    Alone,
+    /// Part of a message has passed.
+    AmidMessage,
+    /// How much has been answered is not known.
+    Uncertain,
+    /// What its last statements have left in the session is not known.
+    Unasked,
+    /// Something is gone with the server that the client counts on; of LISTEN: how its transaction has ended decides it.
+    By(Bond),
+}
+
+impl Bound {
+    /// What its client is told.
+    pub(crate) fn hint(self) -> Option<String> {
+        let lost = match self {
+            Self::Alone => return None,
+            Self::AmidMessage => "Part of a message had been passed on.",
+            Self::Uncertain => "It was not certain what the server had answered.",
+            Self::Unasked => "What the last statements had left in the session was not known yet.",
+            Self::By(bond) => {
+                return Some(format!("Something of its session ({}) was lost with it.", bond.as_str()));
+            }
+        };
+        Some(lost.to_owned())
+    }
+}
+
 impl Server {
     /// Its client has begun a transaction there and not ended it, as far as it has sent it.
     fn in_transaction(&self) -> bool {
@@ -32,22 +63,11 @@ impl Server {
 impl Worker {
     /// The connection to a server is lost. True if its client goes on without it (and the server is closed).
     pub(super) fn outlive(&mut self, slot: usize) -> bool {
-        let Some(server) = self.servers.get_mut(slot) else { return false };
-        let ServerState::Active(client_slot) = server.state else { return false };
-        let Some(client) = self.clients.get(client_slot) else { return false };
-        let linked = matches!(client.state, ClientState::Linked(_)) && client.mode != PoolMode::Session;
-        let amid_message = server.session.passing > 0 || client.session.passing > 0;
-        // What the client has left in its session cannot be asked any more: it must not go on without.
-        let countable = !server.session.pipeline.is_uncertain()
-            && server.session.injected_failed.is_none()
-            && (server.session.asking == Asking::Never || !server.session.traces.are_suspected())
-            // Something is gone with the server that the client counts on.
-            && matches!(server.session.bonds.reason(), None | Some(Bond::Currval));
-        // What it listens to depends on how its transaction has ended.
-        let listens = client.session.channels.as_ref().is_some_and(|channels| channels.are_pending());
-        if server.pool.seat.is_none() || listens || !linked || amid_message || !countable {
+        if self.is_bound_to(slot).is_some() {
             return false;
         }
+        let Some(server) = self.servers.get_mut(slot) else { return false };
+        let ServerState::Active(client_slot) = server.state else { return false };
         server.session.spoiled = Some("server conn crashed?");
         server.session.swallowing = 0;
         let in_transaction = server.in_transaction();
@@ -76,6 +96,32 @@ impl Worker {
         self.close_server(slot, "server conn crashed?");
         self.look_later_at_client(client_slot);
         true
+    }
+
+    /// Why a server's client cannot do without it.
+    pub(super) fn is_bound_to(&self, slot: usize) -> Option<Bound> {
+        let server = self.servers.get(slot)?;
+        let ServerState::Active(client) = server.state else { return Some(Bound::Alone) };
+        let Some(client) = self.clients.get(client) else { return Some(Bound::Alone) };
+        let session = &server.session;
+        let linked = matches!(client.state, ClientState::Linked(_)) && client.mode != PoolMode::Session;
+        if server.pool.seat.is_none() || !linked {
+            return Some(Bound::Alone);
+        }
+        if session.passing > 0 || client.session.passing > 0 {
+            return Some(Bound::AmidMessage);
+        }
+        if session.pipeline.is_uncertain() || session.injected_failed.is_some() {
+            return Some(Bound::Uncertain);
+        }
+        // It cannot be asked any more.
+        if session.asking != Asking::Never && session.traces.are_suspected() {
+            return Some(Bound::Unasked);
+        }
+        if client.session.channels.as_ref().is_some_and(|channels| channels.are_pending()) {
+            return Some(Bound::By(Bond::Listen));
+        }
+        session.bonds.reason().filter(|bond| *bond != Bond::Currval).map(Bound::By)
     }
 
     /// What the server would say next, if it could.

@@ -66,6 +66,7 @@ use balance::Balance;
 use client::{Client, ClientState};
 use message::{Message, WorkerHandle};
 use mio::{Events, Poll, Token, event::Event};
+use queries::kept_queries;
 use queue::ShardState;
 use release::ClientError;
 use server::Server;
@@ -188,12 +189,15 @@ impl Worker {
         process: Arc<Process>,
     ) -> Self {
         let nobody = ClientSession::new(NOBODY, process.shared.labels.intern(Default::default()));
+        let config = process.config();
+        let mut queries = Queries::default();
+        queries.keep(kept_queries(&config));
         Self {
             id,
             poll,
             timer,
             inbox,
-            config: process.config(),
+            config,
             clients: Slab::new(),
             servers: Slab::new(),
             shards: Vec::new(),
@@ -204,7 +208,7 @@ impl Worker {
             staging: Vec::new(),
             scanned: None,
             classes: classes::Classes::default(),
-            queries: Queries::default(),
+            queries,
             answered: 0,
             spare: replay::Spare::default(),
             nobody,

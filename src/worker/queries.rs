@@ -10,13 +10,13 @@ use crate::{
 /// So many kinds are known when it is only the log that wants to know them.
 const KEPT_FOR_THE_LOG: usize = 100;
 
-/// How many kinds of statements are told apart, if any.
-pub(super) fn kept_queries(config: &Config) -> Option<usize> {
+/// How many kinds of statements are told apart.
+pub(super) fn kept_queries(config: &Config) -> usize {
     let settings = &config.settings;
     let kept = usize::try_from(settings.query_statistics).unwrap_or(0);
     match kept {
-        0 => logs(settings).then_some(KEPT_FOR_THE_LOG),
-        kept => Some(kept),
+        0 if logs(settings) => KEPT_FOR_THE_LOG,
+        kept => kept,
     }
 }
 

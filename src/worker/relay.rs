@@ -5,7 +5,6 @@ use super::{
     client::{ClientState, Discarding, Refusal},
     conn::Conn,
     own::Said,
-    queries::kept_queries,
     route::Target,
     server::ServerState,
 };
@@ -328,10 +327,7 @@ impl Worker {
             lacks: None,
             simple: !self.config.settings.disable_pqexec,
             refuses: server.routed.own,
-            queries: kept_queries(&self.config).map(|kept| {
-                self.queries.keep(kept);
-                &mut self.queries
-            }),
+            queries: self.queries.are_kept().then_some(&mut self.queries),
             pool: server.shard,
         };
         let (used, stop) = upstream.translate(input, &mut out);
@@ -498,7 +494,8 @@ impl Worker {
         if self.config.settings.log_pooler_errors {
             // The server's words may be the client's own.
             let message = error.message();
-            tracing::warn!(sqlstate = error.sqlstate(), "pooler error: {}", Printable(&message));
+            let hint = if matches!(error, ClientError::Server(_)) { None } else { error.hint() };
+            tracing::warn!(sqlstate = error.sqlstate(), hint, "pooler error: {}", Printable(&message));
         }
         // Nobody has looked where a message ends.
         if self.clients.get(slot).is_some_and(|client| !matches!(client.state, ClientState::Tunnel(_))) {

@@ -3,6 +3,7 @@
 use super::{
     Worker,
     client::{Client, ClientState},
+    lost::Bound,
     server::{Server, ServerState},
 };
 use crate::{
@@ -41,7 +42,7 @@ pub(crate) enum ClientError {
     #[error("client_login_timeout (server down)")]
     LoginWait(NoServer),
     #[error("server conn crashed?")]
-    ServerGone,
+    ServerGone(Bound),
     #[error("{0}")]
     Killed(&'static str),
     #[error("{0}")]
@@ -93,7 +94,7 @@ impl Report for ClientError {
             Self::Query | Self::Transaction => "57014",
             Self::IdleTransaction => "25P03",
             Self::ClientIdle | Self::PinnedIdle(_) => "57P05",
-            Self::ServerGone | Self::ListenerLost(_) => "08006",
+            Self::ServerGone(_) | Self::ListenerLost(_) => "08006",
             Self::NotificationsUnread => "53200",
             Self::NotificationEncoding => "22P05",
             Self::ChannelsUnclear => "0A000",
@@ -139,6 +140,7 @@ impl Report for ClientError {
             Self::ChannelsUnclear => "Send LISTEN and UNLISTEN alone, and before savepoints.",
             Self::TransactionInStatementMode => "Use pool_mode = \"transaction\".",
             Self::Server(told) => return told.hint.clone(),
+            Self::ServerGone(bound) => return bound.hint(),
             _ => return None,
         };
         Some(hint.to_owned())
@@ -393,6 +395,7 @@ impl Worker {
         if self.outlive(slot) {
             return;
         }
+        let bound = self.is_bound_to(slot).unwrap_or(Bound::Alone);
         let Some(server) = self.servers.get(slot) else { return };
         let client = match server.state {
             ServerState::Active(client) => Some(client),
@@ -404,7 +407,7 @@ impl Worker {
         match (client, unseen) {
             (Some(client), Some(error)) => self.fail_client(client, &error),
             (Some(client), None) if told => self.close_client(client, "server conn crashed?"),
-            (Some(client), None) => self.fail_client(client, &ClientError::ServerGone),
+            (Some(client), None) => self.fail_client(client, &ClientError::ServerGone(bound)),
             (None, _) => {}
         }
         self.close_server(slot, "server conn crashed?");

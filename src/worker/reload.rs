@@ -15,7 +15,7 @@ use crate::{config::Config, worker::process::pid_of};
 impl Worker {
     /// Looks at every shard with new eyes. Clients that are connected get the new settings too.
     pub(super) fn refresh(&mut self, config: Arc<Config>) {
-        self.queries.keep(kept_queries(&config).unwrap_or(0));
+        self.queries.keep(kept_queries(&config));
         for (_, client) in &mut self.clients {
             if let Some(user) = config.users.get(&client.info.user) {
                 client.info.user_config = Arc::clone(user);

@@ -82,6 +82,8 @@ fn primary_killed_under_load_loses_nothing_that_was_acknowledged() {
             let next = cluster.replicas()[round % 2];
             cluster.synchronous(next);
             pause(0.5);
+            // Until then writes may be under way that began when nobody waited for the replica.
+            load.goes_on(SOON);
             let primary = cluster.primary();
             cluster.catch_up(next, primary);
             fail_over(&mut cluster, load, next);

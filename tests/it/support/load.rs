@@ -183,11 +183,11 @@ impl Client {
             _ => {
                 let text = "INSERT INTO ledger VALUES ($1)";
                 let first = if self.prepared { Vec::new() } else { parse("insert", text) };
-                self.prepared = true;
-                self.write(
-                    id,
-                    &[[first, bind("insert", &[Some(&id.to_string())]), execute(), sync()].concat()],
-                )?;
+                let step = [first, bind("insert", &[Some(&id.to_string())]), execute(), sync()].concat();
+                let written = self.write(id, &[step]);
+                // What was not answered does not count: the server may have been lost with it.
+                self.prepared |= self.raw.received.iter().any(|frame| frame.tag == b'1');
+                written?;
             }
         }
         match self.story.acknowledged.last() {
@@ -220,6 +220,10 @@ impl Client {
     fn write(&mut self, id: i64, steps: &[Vec<u8>]) -> Result<(), Gone> {
         for step in steps {
             match ask(&mut self.raw, step) {
+                // Each step is one command: nothing has been done without its tag.
+                Reply::Rows(..) if !self.raw.received.iter().any(|frame| frame.tag == b'C') => {
+                    panic!("{id}: {:?} is no answer to {}", self.raw.received, String::from_utf8_lossy(step));
+                }
                 Reply::Rows(..) => {}
                 Reply::Error(error, status) => {
                     self.story.failed.push((id, format!("{error:?}")));
