@@ -85,10 +85,14 @@ impl Worker {
             return true;
         };
         let unended = !server.session.pipeline.is_closed();
+        let failed = server.session.pipeline.skipping();
         if let Some(client) = self.clients.get_mut(client_slot) {
             client.part(self.now);
-            if unended {
+            if unended && failed {
                 client.discarding = Discarding::UpToSync;
+            } else if unended {
+                // All that was sent of its batch has been answered: nobody has told it yet that the batch is lost.
+                client.discarding = Discarding::Request(Refusal::TransactionLost);
             }
             let told = if nothing_owed { Refusal::TransactionLost } else { Refusal::Aborted };
             client.aborted = in_transaction.then_some(told);

@@ -300,6 +300,33 @@ fn primary_that_ends_idle_servers_has_to_answer_before_more_is_begun() {
     assert_eq!(admin.sql("SELECT count(*) FROM ledger"), ["1"]);
 }
 
+/// Of a batch whose beginning has been answered, nothing is done when its server dies: Sync alone does not say so.
+#[test]
+fn batches_that_are_lost_halfway_end_with_an_error() {
+    let mut cluster = start(1);
+    cluster.synchronous(1);
+    let pooler = pooler(&cluster, &[0, 1], |setup| setup);
+    let insert = |id: &str| [bind("", &[Some(id)]), execute()].concat();
+    let (mut parsed, mut executed) = (pooler.connect(), pooler.connect());
+    let text = "INSERT INTO ledger VALUES ($1)";
+    parsed.send(&[parse("", text), flush()].concat());
+    parsed.until(b'1');
+    executed.send(&[parse("", text), insert("1"), flush()].concat());
+    executed.until(b'C');
+    cluster.crash(0);
+    cluster.promote(1);
+    for (client, rest) in [(&mut parsed, [insert("2"), sync()].concat()), (&mut executed, sync())] {
+        match ask(client, &rest) {
+            Reply::Error(error, b'I') => assert_eq!(error.field(b'C'), "08006"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(client.sql("SELECT count(*) FROM ledger"), ["0"]);
+        let again = [parse("", text), insert("3"), sync()].concat();
+        assert!(matches!(ask(client, &again), Reply::Rows(..)));
+        client.sql("DELETE FROM ledger");
+    }
+}
+
 /// A transaction that is open when the primary dies fails, and its client goes on.
 #[test]
 fn open_transactions_fail_and_their_clients_go_on() {
