@@ -1,95 +1,18 @@
 //! What the outcome of all logins means: what would fail, what might, and what to do about it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Facts, Login, Outcome,
+    Facts, Outcome,
     capacity::{Pools, UNLIMITED, processes},
     plan::Attempt,
     trouble::About,
+    verdict::{Finding, Verdict},
 };
 use crate::{
-    config::{Config, Database, Route},
+    config::{Config, Database},
     error::Printable,
 };
-
-/// The oldest PostgreSQL that has what nodes are asked for.
-const OLDEST: u32 = 10;
-/// The oldest that pooler is tested with.
-const TESTED: u32 = 15;
-/// A replica that is further behind is worth a word: one segment of WAL.
-const FAR_BEHIND: u64 = 16 << 20;
-
-/// One thing that is worth telling.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Finding {
-    /// Something would fail.
-    pub(super) serious: bool,
-    pub(super) message: String,
-    pub(super) remedy: String,
-}
-
-impl Finding {
-    pub(super) fn error(message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { serious: true, message: message.into(), remedy: remedy.into() }
-    }
-
-    pub(super) fn warning(message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { serious: false, ..Self::error(message, remedy) }
-    }
-}
-
-/// Everything that is told.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Verdict {
-    /// What was seen.
-    pub(super) seen: Vec<String>,
-    pub(super) findings: Vec<Finding>,
-    pub(super) notes: Vec<String>,
-    tried: usize,
-    succeeded: usize,
-}
-
-impl Verdict {
-    pub(super) fn of(findings: Vec<Finding>) -> Self {
-        Self { findings, ..Self::default() }
-    }
-
-    pub(super) fn would_fail(&self) -> bool {
-        self.findings.iter().any(|finding| finding.serious)
-    }
-
-    /// As it is printed.
-    pub(super) fn text(&self, path: &Path) -> String {
-        let mut out = String::new();
-        let mut line = |text: &str| {
-            out.push_str(text);
-            out.push('\n');
-        };
-        self.seen.iter().for_each(|seen| line(seen));
-        let (errors, warnings): (Vec<_>, Vec<_>) = self.findings.iter().partition(|finding| finding.serious);
-        for (word, findings) in [("error", &errors), ("warning", &warnings)] {
-            for finding in findings {
-                line(&format!("{word}: {}\n  {}", finding.message, finding.remedy));
-            }
-        }
-        self.notes.iter().for_each(|note| line(&format!("note: {note}")));
-        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-        line(&format!(
-            "{}: {} of {} succeed ({}, {})",
-            path.display(),
-            self.succeeded,
-            count(self.tried, "login"),
-            count(errors.len(), "error"),
-            count(warnings.len(), "warning"),
-        ));
-        out
-    }
-}
 
 /// Makes findings of everything.
 pub(super) fn judge(
@@ -111,10 +34,10 @@ pub(super) fn judge(
     judge.verdict
 }
 
-struct Judge<'a> {
-    config: &'a Config,
-    outcome: &'a Outcome,
-    verdict: Verdict,
+pub(super) struct Judge<'a> {
+    pub(super) config: &'a Config,
+    pub(super) outcome: &'a Outcome,
+    pub(super) verdict: Verdict,
 }
 
 fn databases(outcome: &Outcome) -> Vec<&Database> {
@@ -126,29 +49,29 @@ fn databases(outcome: &Outcome) -> Vec<&Database> {
     by_name.into_values().collect()
 }
 
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     Printable(text).to_string()
 }
 
-fn listed(texts: &BTreeSet<String>) -> String {
+pub(super) fn listed(texts: &BTreeSet<String>) -> String {
     texts.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// What the same trouble concerns.
 #[derive(Default)]
-struct Concerned {
-    databases: BTreeSet<String>,
-    places: BTreeSet<String>,
-    users: BTreeSet<String>,
-    serious: bool,
+pub(super) struct Concerned {
+    pub(super) databases: BTreeSet<String>,
+    pub(super) places: BTreeSet<String>,
+    pub(super) users: BTreeSet<String>,
+    pub(super) serious: bool,
 }
 
 impl Judge<'_> {
-    fn error(&mut self, message: String, remedy: impl Into<String>) {
+    pub(super) fn error(&mut self, message: String, remedy: impl Into<String>) {
         self.verdict.findings.push(Finding::error(message, remedy));
     }
 
-    fn warn(&mut self, message: String, remedy: impl Into<String>) {
+    pub(super) fn warn(&mut self, message: String, remedy: impl Into<String>) {
         self.verdict.findings.push(Finding::warning(message, remedy));
     }
 
@@ -229,202 +152,6 @@ impl Judge<'_> {
             );
             let remedy = trouble.remedy(&lookup.auth_user, dbname);
             self.verdict.findings.push(Finding::error(message, remedy));
-        }
-    }
-
-    /// Roles, versions and what else differs between the servers of a database.
-    fn database(&mut self, database: &Database) {
-        let name = shown(&database.name);
-        let mut seen: BTreeMap<String, &Login> = BTreeMap::new();
-        let mut users: BTreeSet<String> = BTreeSet::new();
-        for (attempt, result) in &self.outcome.logins {
-            if attempt.database.name == database.name
-                && let Ok(login) = result
-            {
-                seen.entry(attempt.place.to_string()).or_insert(login);
-                users.insert(shown(&attempt.user));
-            }
-        }
-        if seen.is_empty() {
-            return;
-        }
-        let known: Vec<(&str, &Facts)> = seen
-            .iter()
-            .filter_map(|(place, login)| Some((place.as_str(), login.facts.as_ref().ok()?)))
-            .collect();
-        let written =
-            known.iter().filter(|(_, facts)| !facts.standby).filter_map(|(_, facts)| facts.lsn).max();
-        for (place, login) in &seen {
-            self.verdict.seen.push(seen_at(&name, place, login, written));
-        }
-        self.verdict.seen.push(format!("{name}: users who get in: {}", listed(&users)));
-        for (place, login) in &seen {
-            if let Err(reason) = &login.facts {
-                self.warn(
-                    format!("{place} (database {name}) does not tell what it is: {}", shown(reason)),
-                    "pooler is made for PostgreSQL itself; with what stands in its place not everything may work",
-                );
-            }
-        }
-        self.versions(&name, database, &seen);
-        if database.has_nodes() {
-            self.roles(&name, &known, written);
-            self.watcher(database, &known);
-        } else {
-            self.hosts(&name, &known);
-        }
-        for (place, facts) in &known {
-            self.settings(&name, place, facts);
-        }
-    }
-
-    fn versions(&mut self, name: &str, database: &Database, seen: &BTreeMap<String, &Login>) {
-        let majors: BTreeMap<&str, u32> =
-            seen.iter().filter_map(|(place, login)| Some((place.as_str(), major(login)?))).collect();
-        for (place, major) in &majors {
-            if *major < OLDEST && database.has_nodes() {
-                self.error(
-                    format!(
-                        "{place} (database {name}): PostgreSQL {major} does not tell what nodes are asked for"
-                    ),
-                    format!(
-                        "upgrade it, or use `host` in the place of `nodes`: {OLDEST} is the oldest with nodes"
-                    ),
-                );
-            } else if *major < TESTED {
-                self.warn(
-                    format!("{place} (database {name}): PostgreSQL {major} is older than what pooler is tested with"),
-                    format!("upgrade it: {TESTED} and newer are tested"),
-                );
-            }
-        }
-        let different: BTreeSet<u32> = majors.values().copied().collect();
-        if different.len() > 1 {
-            let list: Vec<String> =
-                majors.iter().map(|(place, major)| format!("{place} has {major}")).collect();
-            self.warn(
-                format!("database {name}: servers of different versions ({})", list.join(", ")),
-                "clients are told the version of one of them: use one major version",
-            );
-        }
-    }
-
-    /// A primary and its replicas.
-    fn roles(&mut self, name: &str, known: &[(&str, &Facts)], written: Option<u64>) {
-        let systems: BTreeSet<&str> = known.iter().map(|(_, facts)| facts.system.as_str()).collect();
-        if systems.len() > 1 {
-            let list: Vec<String> =
-                known.iter().map(|(place, facts)| format!("{place} is {}", shown(&facts.system))).collect();
-            self.error(
-                format!(
-                    "database {name}: its nodes are not one cluster (system identifiers: {})",
-                    list.join(", ")
-                ),
-                "list a primary and its replicas only, or make the others anew with pg_basebackup",
-            );
-            return;
-        }
-        let primaries: Vec<&(&str, &Facts)> = known.iter().filter(|(_, facts)| !facts.standby).collect();
-        match primaries.as_slice() {
-            [] if known.is_empty() => {}
-            [] => self.error(
-                format!("database {name}: no node that answers is a primary"),
-                "add the primary to `nodes`, or promote a replica: what writes would wait for failover_hold, and fail",
-            ),
-            [_] => {}
-            several => {
-                let list: Vec<String> =
-                    several.iter().map(|(place, f)| format!("{place} on timeline {}", f.timeline)).collect();
-                self.error(
-                    format!("database {name}: {} nodes take writes ({})", several.len(), list.join(", ")),
-                    "stop the one that is not to, and make it a replica: only that of the highest timeline gets requests",
-                );
-            }
-        }
-        for (place, facts) in known.iter().filter(|(_, facts)| facts.standby) {
-            let behind = behind(facts, written);
-            if !facts.streams {
-                self.warn(
-                    format!("{place} (database {name}): the replica receives nothing from a primary"),
-                    "see its log, primary_conninfo, and pg_stat_replication of the primary: what it shows gets old",
-                );
-            } else if behind.is_some_and(|bytes| bytes > FAR_BEHIND) {
-                self.warn(
-                    format!(
-                        "{place} (database {name}): the replica is {} behind",
-                        bytes(behind.unwrap_or_default())
-                    ),
-                    "see what it waits for (its load, the network, long queries): until then reads go to the primary",
-                );
-            }
-        }
-        for (place, facts) in &primaries {
-            if facts.read_only {
-                self.warn(
-                    format!("{place} (database {name}): default_transaction_read_only is on at the primary"),
-                    "transactions that write fail there unless they say READ WRITE: set it to off",
-                );
-            }
-        }
-    }
-
-    /// Servers that are not told apart.
-    fn hosts(&mut self, name: &str, known: &[(&str, &Facts)]) {
-        let standbys: Vec<&str> =
-            known.iter().filter(|(_, facts)| facts.standby).map(|(place, _)| *place).collect();
-        if !standbys.is_empty() && standbys.len() < known.len() {
-            self.warn(
-                format!("database {name}: {} of its hosts are replicas ({})", standbys.len(), standbys.join(", ")),
-                "any host may get any request, and what writes fails at these: use `nodes` in the place of `host`",
-            );
-        } else if !standbys.is_empty() && self.config.settings.route != Route::Replica {
-            self.warn(
-                format!("database {name}: {} takes no writes, it is a replica", standbys.join(", ")),
-                "fine for what only reads; otherwise give the primary, or both in `nodes`",
-            );
-        }
-        let systems: BTreeSet<&str> = known.iter().map(|(_, facts)| facts.system.as_str()).collect();
-        if systems.len() > 1 {
-            self.warn(
-                format!("database {name}: its hosts have data of their own each"),
-                "any host may get any request: list only hosts of which it does not matter which one answers",
-            );
-        }
-    }
-
-    /// The user by whom nodes are watched may be any.
-    fn watcher(&mut self, database: &Database, known: &[(&str, &Facts)]) {
-        let blind: BTreeSet<String> = self
-            .outcome
-            .logins
-            .iter()
-            .filter(|(attempt, result)| {
-                let facts = result.as_ref().ok().and_then(|login| login.facts.as_ref().ok());
-                attempt.database.name == database.name && facts.is_some_and(|f| !f.monitors && !f.superuser)
-            })
-            .map(|(attempt, _)| shown(&attempt.user))
-            .collect();
-        if !blind.is_empty() && known.iter().any(|(_, facts)| facts.standby) {
-            self.verdict.notes.push(format!(
-                "database {}: without pg_monitor the timeline of replicas is seen a little later after a failover \
-                 (GRANT pg_monitor TO {})",
-                shown(&database.name),
-                listed(&blind)
-            ));
-        }
-    }
-
-    fn settings(&mut self, name: &str, place: &str, facts: &Facts) {
-        let (timeout, own) = (facts.idle_session_timeout, self.config.settings.server_idle_timeout);
-        if timeout > 0 && (own.is_zero() || own.as_millis() >= u128::from(timeout)) {
-            self.warn(
-                format!(
-                    "{place} (database {name}): the server ends sessions that are idle for {} s (idle_session_timeout)",
-                    timeout.div_ceil(1000)
-                ),
-                "set server_idle_timeout below that, or ALTER ROLE … SET idle_session_timeout = 0: a request that \
-                 meets the end of its session fails",
-            );
         }
     }
 
@@ -517,46 +244,4 @@ impl Judge<'_> {
             }
         }
     }
-}
-
-fn major(login: &Login) -> Option<u32> {
-    match &login.facts {
-        Ok(facts) => Some(facts.major()),
-        Err(_) => login.version.split(['.', ' ']).next()?.parse().ok(),
-    }
-}
-
-/// Bytes that a replica has not replayed.
-fn behind(facts: &Facts, written: Option<u64>) -> Option<u64> {
-    Some(written?.saturating_sub(facts.lsn?))
-}
-
-fn bytes(number: u64) -> String {
-    match number {
-        0..1024 => format!("{number} bytes"),
-        1024..1_048_576 => format!("{} kB", number / 1024),
-        _ => format!("{} MB", number / (1024 * 1024)),
-    }
-}
-
-fn seen_at(name: &str, place: &str, login: &Login, written: Option<u64>) -> String {
-    let mut out = format!("{name}: {place}");
-    match &login.facts {
-        Ok(facts) if facts.standby => {
-            out.push_str(" replica");
-            if let Some(behind) = behind(facts, written) {
-                let _ = write!(out, ", {} behind", bytes(behind));
-                if let Some(seconds) = facts.replayed_ago.filter(|_| behind > 0) {
-                    let _ = write!(out, " (the last commit it has is {seconds} s old)");
-                }
-            }
-        }
-        Ok(_) => out.push_str(" primary"),
-        Err(_) => out.push_str(" (unknown)"),
-    }
-    // Packagers say more behind it.
-    let version = login.version.split(' ').next().unwrap_or_default();
-    let _ = write!(out, ", PostgreSQL {}", shown(version));
-    out.push_str(if login.encrypted { ", TLS" } else { ", no TLS" });
-    out
 }

@@ -2,12 +2,7 @@
 
 use std::path::Path;
 
-use super::{
-    Facts, Login, Outcome,
-    judge::{Verdict, judge},
-    plan::plan,
-    trouble::Trouble,
-};
+use super::{Facts, Login, Outcome, judge::judge, plan::plan, trouble::Trouble, verdict::Verdict};
 use crate::{cluster::discovery::FoundBySource, config::Config, net::tls::ServerTls, server::ConnectError};
 
 /// A primary without peculiarities.
@@ -111,6 +106,43 @@ fn replicas_that_get_old_are_warned_of() {
 }
 
 #[test]
+fn nodes_that_answer_otherwise_are_warned_of() {
+    let set = |facts: Facts, settings: &[&str], collation: &str| Facts {
+        settings: settings.iter().map(|&text| text.to_owned()).collect(),
+        collation: Some(collation.to_owned()),
+        ..facts
+    };
+    let here = set(facts(), &["TimeZone=UTC", "search_path=public"], "2.36");
+    assert_found(
+        &nodes(here.clone(), set(replica(), &["TimeZone=UTC", "search_path=public"], "2.36")),
+        &[],
+        &[],
+    );
+    assert_found(
+        &nodes(here, set(replica(), &["TimeZone=Europe/Berlin", "search_path=public"], "2.41")),
+        &[],
+        &[
+            "settings differ between a:5432 and b:5432: TimeZone=UTC and Europe/Berlin",
+            "sort by different versions of their library (2.36 and 2.41)",
+        ],
+    );
+    let late = Facts { apply_delay: 3_600_000, ..replica() };
+    assert_found(
+        &nodes(facts(), late),
+        &[],
+        &["b:5432 (database d): the replica shows everything 3600 s late"],
+    );
+    let strict = |facts: Facts| Facts { serializable: true, ..facts };
+    assert_found(
+        &nodes(strict(facts()), strict(replica())),
+        &[],
+        &[
+            "user u, database d at b:5432: default_transaction_isolation is serializable, which replicas refuse",
+        ],
+    );
+}
+
+#[test]
 fn versions_are_compared_with_what_is_tested_and_with_each_other() {
     let of = |version| Facts { version, ..facts() };
     let old = Facts { version: 130_002, ..replica() };
@@ -186,7 +218,13 @@ fn sessions_that_the_server_ends_are_warned_of() {
     };
     let ends = |_: &str, _: &str| login(Facts { idle_session_timeout: 60_000, ..facts() });
     for (timeout, warned) in [("600", true), ("0", true), ("60", true), ("59", false)] {
-        let expected: &[&str] = if warned { &["idle for 60 s (idle_session_timeout)"] } else { &[] };
+        let expected: &[&str] = if warned {
+            &[
+                "user u, database d at a:5432: sessions that are idle for 60 s are ended (idle_session_timeout)",
+            ]
+        } else {
+            &[]
+        };
         assert_found(&found(&toml(timeout), ends), &[], expected);
     }
 }

@@ -1,16 +1,19 @@
 //! `pooler check --connect`: logs in wherever clients of a configuration would be led to, and tells what would fail there.
 //!
-//! `plan` says which logins there are, `facts` asks a server what it is, `capacity` counts what the pools may take, and
-//! `judge` makes findings of all that, without looking at anything itself. Logins are those of the pools: the same TLS, the
-//! same secrets. Nothing is changed at the servers, and no secret is printed.
+//! `plan` says which logins there are, `facts` asks a server what it is, `capacity` counts what the pools may take,
+//! `compare` looks at the servers of a database side by side, and `judge` makes findings of it all (`verdict`), without
+//! asking anybody itself. Logins are those of the pools: the same TLS, the same secrets. Nothing is changed at the servers,
+//! and no secret is printed.
 
 mod capacity;
+mod compare;
 mod facts;
 mod judge;
 #[cfg(test)]
 mod judge_tests;
 mod plan;
 mod trouble;
+mod verdict;
 
 use std::{io::Write as _, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
@@ -18,9 +21,9 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 pub(crate) use self::facts::Facts;
 use self::{
-    judge::{Finding, Verdict},
     plan::{Attempt, LookupAttempt, Plan},
     trouble::Trouble,
+    verdict::{Finding, Verdict},
 };
 use crate::{
     cli,

@@ -140,7 +140,7 @@ fn rights_limits_and_settings_of_the_server_are_compared() {
             ),
             "set max_user_connections = 3",
             &format!("database {name} may have 40 connections, and its pools more\n"),
-            "the server ends sessions that are idle for 300 s (idle_session_timeout)",
+            "sessions that are idle for 300 s are ended (idle_session_timeout)",
             "(0 errors, 3 warnings)",
         ],
     );
@@ -243,6 +243,19 @@ fn roles_of_nodes_are_found_out() {
     cluster.sql(0, "REVOKE pg_monitor FROM app");
     cluster.catch_up_all();
     assert_says(&toml(&[first, second]), 0, &["GRANT pg_monitor TO app"]);
+
+    // What the same query may be answered otherwise by.
+    cluster.configure(1, &["timezone = 'Asia/Tokyo'", "recovery_min_apply_delay = '5s'"]);
+    assert_says(
+        &toml(&[first, second]),
+        0,
+        &[
+            "settings differ between ",
+            "Asia/Tokyo",
+            "the replica shows everything 5 s late (recovery_min_apply_delay)",
+        ],
+    );
+    cluster.configure(1, &[]);
 
     assert_says(&toml(&[second]), 1, &["error: database replicated: no node that answers is a primary\n"]);
     let host = format!("[databases.replicated]\nhost = \"127.0.0.1\"\nport = {second}\n{}", user("app"));
