@@ -15,7 +15,14 @@ mod plan;
 mod trouble;
 mod verdict;
 
-use std::{io::Write as _, path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io::Write as _,
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -122,13 +129,14 @@ async fn find_nodes(config: &Config, tls: &Arc<ServerTls>, findings: &mut Vec<Fi
 /// All logins, a few at a time.
 async fn carry_out(plan: Plan) -> Outcome {
     let permits = Arc::new(Semaphore::new(AT_ONCE));
+    let silent = Arc::new(Silent::default());
     let mut logins = JoinSet::new();
     for (number, attempt) in plan.attempts.into_iter().enumerate() {
-        let permits = Arc::clone(&permits);
+        let (permits, silent) = (Arc::clone(&permits), Arc::clone(&silent));
         logins.spawn(async move {
             // Nobody closes it.
             let _permit = permits.acquire_owned().await;
-            let result = log_in(&attempt).await;
+            let result = log_in(&attempt, &silent).await;
             (number, attempt, result)
         });
     }
@@ -162,8 +170,36 @@ fn login_limit(configured: Duration) -> Duration {
     if configured.is_zero() { LOGIN } else { configured.min(LOGIN) }
 }
 
-async fn log_in(attempt: &Attempt) -> Result<Login, Trouble> {
-    let mut session = OwnSession::connect(&attempt.spec).await.map_err(Trouble::Login)?;
+/// Places that nobody could reach: others need not wait there, too.
+#[derive(Debug, Default)]
+struct Silent(Mutex<HashMap<(String, String), ConnectError>>);
+
+impl Silent {
+    fn known(&self) -> MutexGuard<'_, HashMap<(String, String), ConnectError>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn connect(&self, attempt: &Attempt) -> Result<OwnSession, ConnectError> {
+        // Databases may differ in how they connect.
+        let place = (attempt.place.to_string(), attempt.database.name.clone());
+        if let Some(error) = self.known().get(&place) {
+            return Err(error.clone());
+        }
+        let result = OwnSession::connect(&attempt.spec).await;
+        if let Err(
+            error @ (ConnectError::Resolve { .. }
+            | ConnectError::Network { .. }
+            | ConnectError::Timeout { .. }),
+        ) = &result
+        {
+            self.known().insert(place, error.clone());
+        }
+        result
+    }
+}
+
+async fn log_in(attempt: &Attempt, silent: &Silent) -> Result<Login, Trouble> {
+    let mut session = silent.connect(attempt).await.map_err(Trouble::Login)?;
     let facts = Facts::ask(&mut session, ANSWER).await.map_err(|error| error.to_string());
     let version = session.parameter("server_version").unwrap_or_default().to_owned();
     let login = Login { encrypted: session.is_encrypted(), version, facts };

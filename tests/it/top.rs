@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use pooler::demo::process::{Guarded, RunAs, TempDir, free_port, wait_until};
+use pooler::demo::process::{self, Guarded, RunAs, TempDir, free_port, wait_until};
 
 use crate::support::{
     database::{Database, password_of},
@@ -146,14 +146,19 @@ fn mistakes_name_the_remedy() {
 /// pooler top on a terminal of its own (script's).
 struct OnTerminal {
     child: Child,
+    dir: TempDir,
     shown: Arc<Mutex<Vec<u8>>>,
 }
 
 impl OnTerminal {
     fn start(port: u16, columns: u16, rows: u16) -> Self {
-        let command = format!(
-            "stty cols {columns} rows {rows}; {POOLER} top -p {port} -U admin -n 0.1; echo \"ended by $?\"; stty -a"
+        let dir = TempDir::new(None).unwrap();
+        let top = format!(
+            "echo $$ >{}; exec {POOLER} top -p {port} -U admin -n 0.1",
+            dir.path().join("pid").display()
         );
+        let command =
+            format!("stty cols {columns} rows {rows}; sh -c '{top}'; echo \"ended by $?\"; stty -a");
         let mut child = Command::new("script")
             .args(["-qfc", &command, "/dev/null"])
             .env_remove("PGPASSWORD")
@@ -173,7 +178,28 @@ impl OnTerminal {
                 seen.lock().unwrap().extend_from_slice(&bytes[..count]);
             }
         });
-        Self { child, shown }
+        Self { child, dir, shown }
+    }
+
+    /// The process of pooler top.
+    fn pid(&self) -> u32 {
+        fs::read_to_string(self.dir.path().join("pid")).unwrap().trim().parse().unwrap()
+    }
+
+    fn resize(&self, columns: u16, rows: u16) {
+        let terminal = fs::read_link(format!("/proc/{}/fd/0", self.pid())).unwrap();
+        let (columns, rows) = (columns.to_string(), rows.to_string());
+        let arguments = ["-F", terminal.to_str().unwrap(), "cols", &columns, "rows", &rows];
+        assert!(Command::new("stty").args(arguments).status().unwrap().success());
+    }
+
+    /// Gives the password of the console's user.
+    fn log_in(&mut self) {
+        self.wait_for("Password of user admin: ", 0);
+        // What was wrong is taken back.
+        self.press(&format!("wrong\u{7f}\u{15}{}\r", password_of("admin")));
+        self.wait_for("\u{1b}[?1049h", 0);
+        assert!(!self.text().contains("secret"), "{}", self.text());
     }
 
     fn text(&self) -> String {
@@ -212,10 +238,7 @@ fn terminal_is_drawn_obeys_keys_survives_a_restart_and_is_left_as_it_was() {
     let port = pooler.port;
     pooler.connect().sql("SELECT 1");
     let mut screen = OnTerminal::start(port, 120, 30);
-    screen.wait_for("Password of user admin: ", 0);
-    screen.press(&format!("wrong\u{7f}\u{15}{}\r", password_of("admin")));
-    screen.wait_for("\u{1b}[?1049h", 0);
-    assert!(!screen.text().contains("secret"), "{}", screen.text());
+    screen.log_in();
     screen.wait_for("transaction", 0);
     let since = screen.now();
     screen.press("4");
@@ -237,6 +260,26 @@ fn terminal_is_drawn_obeys_keys_survives_a_restart_and_is_left_as_it_was() {
     // Echo and lines are back.
     screen.wait_for(" icanon", since);
     screen.wait_for(" echo ", since);
+}
+
+#[test]
+fn terminal_may_change_its_size_and_is_left_as_it_was_by_sigterm_too() {
+    let database = Database::new();
+    let pooler = Setup::new(&database).start();
+    pooler.connect().sql("SELECT 1");
+    let mut screen = OnTerminal::start(pooler.port, 120, 30);
+    screen.log_in();
+    screen.wait_for("transaction", 0);
+    for (columns, rows, shown) in [(50, 12, "maxwait"), (10, 2, "database"), (120, 40, "transaction")] {
+        let since = screen.now();
+        screen.resize(columns, rows);
+        screen.wait_for(shown, since);
+    }
+    let since = screen.now();
+    process::signal(screen.pid(), "TERM").unwrap();
+    screen.wait_for("ended by 0", since);
+    screen.wait_for("\u{1b}[?1049l", since);
+    screen.wait_for(" icanon", since);
 }
 
 #[test]
