@@ -132,6 +132,7 @@ fn nodes_that_answer_otherwise_are_warned_of() {
         &[],
         &["b:5432 (database d): the replica shows everything 3600 s late"],
     );
+    // H21: standbys know no SERIALIZABLE.
     let strict = |facts: Facts| Facts { serializable: true, ..facts };
     assert_found(
         &nodes(strict(facts()), strict(replica())),

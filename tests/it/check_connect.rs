@@ -244,7 +244,7 @@ fn roles_of_nodes_are_found_out() {
     cluster.catch_up_all();
     assert_says(&toml(&[first, second]), 0, &["GRANT pg_monitor TO app"]);
 
-    // What the same query may be answered otherwise by.
+    // H22: what the same query may be answered otherwise by.
     cluster.configure(1, &["timezone = 'Asia/Tokyo'", "recovery_min_apply_delay = '5s'"]);
     assert_says(
         &toml(&[first, second]),
