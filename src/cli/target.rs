@@ -87,7 +87,7 @@ impl Target {
         environment: Environment<'_>,
     ) -> Result<Self, Problem> {
         let given = match &arguments.url {
-            Some(text) => url::parse(&text.0)
+            Some(text) => url::parse(&for_servers(&text.0))
                 .map_err(|error| Problem::of_call(error.to_string()).remedy(error.remedy()))?,
             None => url::ServerUrl::default(),
         };
@@ -200,6 +200,27 @@ impl std::fmt::Display for Target {
             write!(f, "{}:{}", self.host, self.port)
         }
     }
+}
+
+/// What applications' libraries (Prisma and others) are told by their URL, and what says nothing of the server.
+const OF_LIBRARIES: [&str; 6] = [
+    "schema",
+    "connection_limit",
+    "pool_timeout",
+    "connect_timeout",
+    "socket_timeout",
+    "statement_cache_size",
+];
+
+/// A URL without that.
+fn for_servers(text: &str) -> String {
+    let Some((place, query)) = text.split_once('?') else { return text.to_owned() };
+    let is_kept = |parameter: &&str| {
+        let name = parameter.split('=').next().unwrap_or_default();
+        !OF_LIBRARIES.contains(&name)
+    };
+    let kept: Vec<&str> = query.split('&').filter(is_kept).collect();
+    if kept.is_empty() { place.to_owned() } else { format!("{place}?{}", kept.join("&")) }
 }
 
 fn local_host(port: u16) -> String {
@@ -328,6 +349,14 @@ mod tests {
         for (arguments, defaults, set, expected) in [
             (of_url("postgres://u:p@h:1/d?sslmode=require"), POSTGRES, &environment[..], "u@h:1/d p Require"),
             (of_url("postgres://u@h"), POSTGRES, &[][..], "u@h:5432/u - Prefer"),
+            // An application's, as it is.
+            (
+                of_url("postgresql://u:p@h/d?schema=public&sslmode=require&connection_limit=5"),
+                POSTGRES,
+                &[][..],
+                "u@h:5432/d p Require",
+            ),
+            (of_url("postgres://u:p@h/d?schema=public"), POSTGRES, &[][..], "u@h:5432/d p Prefer"),
             (options.clone(), POSTGRES, &environment[..], "ou@oh:7/ed ep Prefer"),
             (TargetArguments::default(), POSTGRES, &environment[..], "eu@eh:5/ed ep Prefer"),
             // Where PostgreSQL is does not tell where pooler is.
