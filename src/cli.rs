@@ -4,6 +4,7 @@
 //! Without a command pooler runs. `-c` beats `POOLER_UPSTREAM`; with neither the usual places are searched.
 
 pub mod pgbouncer;
+pub mod target;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -14,6 +15,7 @@ use std::{
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
+use self::target::TargetArguments;
 use crate::{
     config::{Config, Loaded, Problem, Problems},
     error::Secret,
@@ -32,10 +34,14 @@ pub enum Command {
     Run { source: Source, verbosity: Verbosity, takeover: bool },
     /// Serve, in the place of PgBouncer.
     PgBouncer(pgbouncer::Call),
-    /// Say what is wrong with a file.
-    Check { config: PathBuf },
+    /// Say what is wrong with a file. `connect`: and with what it leads to.
+    Check { config: PathBuf, connect: bool },
     /// Write a pgbouncer.ini as a pooler.toml.
     Import { file: PathBuf },
+    /// Write a configuration that fits a PostgreSQL.
+    Init(Init),
+    /// Show a running pooler.
+    Top(Top),
     /// Show what pooler does, with a PostgreSQL of its own.
     Demo(Demo),
 }
@@ -78,6 +84,54 @@ impl Verbosity {
     }
 }
 
+/// `pooler init`.
+#[derive(Args, Clone, Debug)]
+pub struct Init {
+    #[command(flatten)]
+    pub target: TargetArguments,
+    /// The database that clients ask for first.
+    #[arg(long, short, value_name = "NAME", conflicts_with = "url")]
+    pub dbname: Option<String>,
+    /// Where to write it, and passwords beside it; `-`: to standard output, with the passwords left to the environment.
+    #[arg(long, short, value_name = "FILE", default_value = "pooler.toml")]
+    pub output: PathBuf,
+    /// Replace files that are there.
+    #[arg(long)]
+    pub force: bool,
+    /// Where pooler is to listen.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6432")]
+    pub listen: String,
+    /// A replica, where pg_stat_replication does not tell how to reach it; may be repeated.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub node: Vec<String>,
+    /// Cores of the server's machine [default: those of this one, if it is the same].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub cores: Option<u32>,
+    /// Who may use the console.
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    pub admin: String,
+}
+
+/// `pooler top`.
+#[derive(Args, Clone, Debug)]
+pub struct Top {
+    #[command(flatten)]
+    pub target: TargetArguments,
+    /// Seconds between two looks.
+    #[arg(long, short = 'n', value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
+    pub interval: f64,
+    /// Print one look as text (also where standard output is no terminal).
+    #[arg(long, visible_alias = "plain")]
+    pub once: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("it is from 0.1 to 3600".to_owned()),
+    }
+}
+
 /// `pooler demo`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Demo {
@@ -112,7 +166,13 @@ enum Action {
     /// Serve clients (the same as without a command).
     Run(Run),
     /// Check a configuration: tells everything that is wrong with it and what to do.
-    Check(FileArgument),
+    Check {
+        #[command(flatten)]
+        file: FileArgument,
+        /// Log in wherever clients would be led to, too: tells what would fail there (users, TLS, roles, limits).
+        #[arg(long)]
+        connect: bool,
+    },
     /// Write the pooler.toml that means what a pgbouncer.ini means, to standard output.
     Import {
         /// The pgbouncer.ini.
@@ -125,6 +185,15 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         arguments: Vec<OsString>,
     },
+    /// Ask PostgreSQL what there is, and write a configuration that fits.
+    ///
+    /// PostgreSQL is named by a URL, by options, or as for psql: DATABASE_URL, PGHOST, PGPORT, PGUSER, PGDATABASE, PGPASSWORD,
+    /// PGSSLMODE, PGSSLROOTCERT, ~/.pgpass.
+    Init(Init),
+    /// Watch a running pooler, or PgBouncer, by its console: pools, rates, nodes, statements.
+    ///
+    /// Logs in as PGUSER at 127.0.0.1:6432 if nothing else is said (admin_users and stats_users may), with PGPASSWORD or ~/.pgpass.
+    Top(Top),
     /// Start PostgreSQL in a temporary directory, pooler in front, and drive clients through it.
     Demo(Demo),
 }
@@ -201,12 +270,16 @@ fn parse_from(
     match arguments.action {
         None => run(arguments.run, environment, exists),
         Some(Action::Run(arguments)) => run(arguments, environment, exists),
-        Some(Action::Check(arguments)) => Ok(Command::Check { config: file(arguments, exists)? }),
+        Some(Action::Check { file: argument, connect }) => {
+            Ok(Command::Check { config: file(argument, exists)?, connect })
+        }
         Some(Action::Import { file }) => Ok(Command::Import { file }),
         // Caught before: its arguments are not clap's.
         Some(Action::Pgbouncer { .. }) => {
             Err(Arguments::command().error(ErrorKind::InvalidSubcommand, "pgbouncer comes first"))
         }
+        Some(Action::Init(init)) => Ok(Command::Init(init)),
+        Some(Action::Top(top)) => Ok(Command::Top(top)),
         Some(Action::Demo(demo)) => Ok(Command::Demo(demo)),
     }
 }
@@ -269,7 +342,16 @@ impl Source {
 
 /// `pooler check`: prints everything that is wrong with the file.
 pub fn check(path: &Path) -> ExitCode {
-    let result = Config::load(path).and_then(with_usable_tls);
+    tell(path, load_usable(path))
+}
+
+/// Reads a file, and the certificates and keys that it names.
+pub fn load_usable(path: &Path) -> Result<Loaded, Problems> {
+    Config::load(path).and_then(with_usable_tls)
+}
+
+/// Prints what became of that.
+pub fn tell(path: &Path, result: Result<Loaded, Problems>) -> ExitCode {
     let code = if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     let text = report(path, result);
     // Who closed the other end of a pipe does not want to read on.
@@ -339,8 +421,14 @@ mod tests {
             }
             Ok(Command::Run { source: Source::Ini(path), .. }) => format!("ini {}", path.display()),
             Ok(Command::PgBouncer(call)) => format!("{call:?}"),
+            Ok(Command::Init(init)) => {
+                format!("init {:?} {} {}", init.target.port, init.output.display(), init.node.join(" "))
+            }
+            Ok(Command::Top(top)) => format!("top {:?} {} {}", top.target.user, top.interval, top.once),
             Ok(Command::Import { file }) => format!("import {}", file.display()),
-            Ok(Command::Check { config }) => format!("check {}", config.display()),
+            Ok(Command::Check { config, connect }) => {
+                format!("check {}{}", config.display(), if connect { " connect" } else { "" })
+            }
             Ok(Command::Demo(demo)) => {
                 format!("demo {} {} {} {}", demo.clients, demo.pool_size, demo.seconds, demo.keep)
             }
@@ -358,6 +446,11 @@ mod tests {
             ("run -R -c a.toml", "run a.toml Configured takeover"),
             ("-c a.toml --takeover", "run a.toml Configured takeover"),
             ("check -c a.toml", "check a.toml"),
+            ("check --connect -c a.toml", "check a.toml connect"),
+            ("init", "init None pooler.toml "),
+            ("init -p 5433 --node a --node b:1 -o x.toml", "init Some(5433) x.toml a b:1"),
+            ("top", "top None 1 false"),
+            ("top -U admin -n 0.5 --plain", "top Some(\"admin\") 0.5 true"),
             ("import pgbouncer.ini", "import pgbouncer.ini"),
             ("demo", "demo 200 20 20 false"),
             ("demo --clients 5 --pool-size 2 --seconds 3 --keep", "demo 5 2 3 true"),
@@ -381,6 +474,9 @@ mod tests {
             "--listen :1",
             "-q -v -c a",
             "demo --clients 0",
+            "init postgres://h/d --host h",
+            "init -p 0",
+            "top -n 0",
         ] {
             assert_eq!(parsed(arguments, None, &[]), "error 2", "{arguments}");
         }
@@ -422,6 +518,10 @@ mod tests {
         assert!(help.contains("POOLER_UPSTREAM") && !help.contains("s3cret"), "{help}");
         let command = parse_from(["pooler", "--upstream", url], &|_| None, &|_| false).unwrap();
         assert!(!format!("{command:?}").contains("s3cret"));
+        for command in ["init", "top"] {
+            let command = parse_from(["pooler", command, url], &|_| None, &|_| false).unwrap();
+            assert!(!format!("{command:?}").contains("s3cret"));
+        }
     }
 
     #[test]

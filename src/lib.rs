@@ -17,6 +17,8 @@
 //! | `cli` | arguments, also those of PgBouncer |
 //! | `admin` | what operators can do and see: the console, its commands, reload, metrics |
 //! | `app` | the process: log, listeners, signals, user, background, pid file |
+//! | `inspect` | what a configuration leads to, for `pooler check --connect` |
+//! | `init`, `top` | `pooler init`, which writes a configuration; `pooler top`, which watches a console |
 //! | `demo` | throwaway clusters, for `pooler demo` and the tests |
 //!
 //! *Client* and *server* are the two ends of pooler (a server is one connection to PostgreSQL); *upstream* is the way from
@@ -55,10 +57,13 @@ pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod error;
+pub mod init;
+pub mod inspect;
 pub mod net;
 pub mod pool;
 pub mod protocol;
 pub mod server;
 pub mod session;
 pub mod sql;
+pub mod top;
 pub(crate) mod worker;

@@ -9,7 +9,10 @@ fn main() -> ExitCode {
         Command::Run { source, verbosity, takeover } => pooler::app::run(source, verbosity, takeover),
         Command::PgBouncer(call) => pooler::app::run_as_pgbouncer(call),
         Command::Import { file } => cli::import(&file),
-        Command::Check { config } => cli::check(&config),
+        Command::Check { config, connect: false } => cli::check(&config),
+        Command::Check { config, connect: true } => pooler::inspect::run(&config),
+        Command::Init(options) => pooler::init::run(&options),
+        Command::Top(options) => pooler::top::run(&options),
         Command::Demo(options) => pooler::demo::run(&options),
     }
 }

@@ -25,6 +25,8 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["admin"],
     &["app"],
+    &["inspect"],
+    &["init", "top"],
     &["demo"],
     &["lib", "main"],
 ];

@@ -10,6 +10,7 @@ pub mod secrets;
 pub mod stored;
 
 pub use error::AuthError;
+pub(crate) use scram::random;
 pub use scram::{ScramKeys, ScramSecret};
 pub use scram_client::{ScramClient, ScramSecretSource};
 pub use scram_server::ScramServer;

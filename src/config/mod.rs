@@ -14,6 +14,7 @@ mod foreign;
 mod hba;
 mod interpolate;
 pub mod ldap;
+pub mod literal;
 mod nodes;
 mod pgbouncer;
 mod problem;
@@ -25,7 +26,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod upstream;
-mod url;
+pub(crate) mod url;
 mod value;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -43,6 +44,7 @@ pub use self::{
     table::{Change, Row, SettingError},
     value::{Endpoint, Input},
 };
+pub(crate) use self::{upstream::parse_listen, value::host_and_port};
 use crate::error::Secret;
 
 /// Everything that was configured.
@@ -188,6 +190,19 @@ pub enum LoadBalanceHosts {
     RoundRobin,
     /// The same, until it cannot be reached.
     Disable,
+}
+
+impl SslMode {
+    /// The mode of a word, in any case.
+    pub fn named(word: &str) -> Option<Self> {
+        let found = settings::SSL_MODES.0.iter().find(|(known, _)| known.eq_ignore_ascii_case(word));
+        found.map(|(_, mode)| *mode)
+    }
+
+    /// How it is written.
+    pub fn word(self) -> &'static str {
+        word_of(&self, settings::SSL_MODES.0).unwrap_or_default()
+    }
 }
 
 impl LoadBalanceHosts {

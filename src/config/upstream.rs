@@ -102,7 +102,7 @@ impl Config {
 }
 
 /// The address, if one is given, and the port.
-fn parse_listen(text: &str, default_port: u16) -> Option<(Option<String>, u16)> {
+pub(crate) fn parse_listen(text: &str, default_port: u16) -> Option<(Option<String>, u16)> {
     let port_of = |port: &str| port.parse::<u16>().ok().filter(|port| *port > 0);
     if let Some(rest) = text.strip_prefix('[') {
         let (address, after) = rest.split_once(']')?;

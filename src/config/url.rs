@@ -11,7 +11,7 @@ use crate::error::Secret;
 
 /// What a URL says.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct ServerUrl {
+pub(crate) struct ServerUrl {
     pub host: Option<String>,
     pub port: Option<u16>,
     pub user: Option<String>,
@@ -24,7 +24,7 @@ pub(super) struct ServerUrl {
 
 /// Why a URL cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum UrlError {
+pub(crate) enum UrlError {
     #[error("the URL does not start with postgres:// or postgresql://")]
     Scheme,
     #[error(
@@ -52,7 +52,7 @@ pub(super) enum UrlError {
 
 impl UrlError {
     /// What to do.
-    pub(super) fn remedy(&self) -> String {
+    pub(crate) fn remedy(&self) -> String {
         match self {
             Self::Scheme => "write postgres://user:password@host:port/dbname".to_owned(),
             Self::Percent => {
@@ -110,7 +110,7 @@ const UNSUPPORTED: [&str; 24] = [
 ];
 
 /// Reads a URL.
-pub(super) fn parse(url: &str) -> Result<ServerUrl, UrlError> {
+pub(crate) fn parse(url: &str) -> Result<ServerUrl, UrlError> {
     let rest = ["postgres://", "postgresql://"].iter().find_map(|scheme| url.trim().strip_prefix(scheme));
     let rest = rest.ok_or(UrlError::Scheme)?;
     let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));

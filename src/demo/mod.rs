@@ -270,7 +270,8 @@ impl<'a> Stage<'a> {
             "It stays up until you press Ctrl-C. In another terminal:\n\n  \
              the application's database   psql postgres://app:{app_password}@127.0.0.1:{port}/app\n  \
              the same at the replica      psql postgres://app:{app_password}@127.0.0.1:{port}/app_replica\n  \
-             pooler's console             psql postgres://admin:{admin_password}@127.0.0.1:{port}/pooler\n\n\
+             pooler's console             psql postgres://admin:{admin_password}@127.0.0.1:{port}/pooler\n  \
+             pools and rates, live        pooler top postgres://admin:{admin_password}@127.0.0.1:{port}/pooler\n\n\
              At the console, SHOW HELP lists the commands. Configuration and logs: {dir}/pooler.toml, {dir}/pooler.log"
         )
     }

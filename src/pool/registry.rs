@@ -544,6 +544,16 @@ pub fn lookup_specs(context: Context<'_>, database: &Database, auth_user: &str) 
     }
 }
 
+/// How a user logs in at a database for clients, on one of its nodes, or else on its host.
+pub fn login_spec(
+    context: Context<'_>,
+    database: &Arc<Database>,
+    server_user: &str,
+    place: &NodeAddress,
+) -> ConnectSpec {
+    settings(context, database, server_user, Some(place)).connect
+}
+
 /// What a stored secret is good for; a SCRAM secret is not: its keys must come from a client.
 pub fn credentials(secret: &Secret<String>) -> Credentials {
     let text = secret.0.as_str();

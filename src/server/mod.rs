@@ -19,7 +19,7 @@ pub use connect::connect;
 pub use error::{ConnectError, Failure, ServerError};
 pub use listening::{Heard, ListeningSession, Notification, Notifications};
 pub use names::{KnownName, Names};
-pub use own::{OwnSession, QueryError, Row};
+pub use own::{OwnSession, QueryError, Row, Table};
 pub use race::first_of;
 
 use crate::{

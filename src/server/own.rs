@@ -11,13 +11,20 @@ use super::{
     login::Session,
     wire::{Message, Wire},
 };
-use crate::protocol::{TransactionStatus, backend, encode, frontend};
+use crate::protocol::{TransactionStatus, backend, encode, frame::split_cstr, frontend};
 
 /// Most bytes of one reply: catalogs of many thousand functions fit.
 pub(super) const MAX_REPLY: usize = 64 << 20;
 
 /// The columns of a row as text; `None`: NULL.
 pub type Row = Vec<Option<String>>;
+
+/// A result set with the names of its columns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    pub columns: Vec<String>,
+    pub rows: Vec<Row>,
+}
 
 /// A question that got no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -87,12 +94,22 @@ impl OwnSession {
 
     /// Rows of every result set of a text with several statements.
     pub async fn results(&mut self, sql: &str, limit: Duration) -> Result<Vec<Vec<Row>>, QueryError> {
+        let tables = self.tables(sql, limit).await?;
+        Ok(tables.into_iter().map(|table| table.rows).collect())
+    }
+
+    /// The last result set, with the names of its columns.
+    pub async fn table(&mut self, sql: &str, limit: Duration) -> Result<Table, QueryError> {
+        self.tables(sql, limit).await.map(|mut tables| tables.pop().unwrap_or_default())
+    }
+
+    async fn tables(&mut self, sql: &str, limit: Duration) -> Result<Vec<Table>, QueryError> {
         let mut query = Vec::with_capacity(sql.len() + 8);
         encode::query(&mut query, sql);
         self.asked(query, limit).await
     }
 
-    async fn asked(&mut self, request: Vec<u8>, limit: Duration) -> Result<Vec<Vec<Row>>, QueryError> {
+    async fn asked(&mut self, request: Vec<u8>, limit: Duration) -> Result<Vec<Table>, QueryError> {
         if !std::mem::take(&mut self.usable) {
             return Err(QueryError::Unusable);
         }
@@ -111,7 +128,7 @@ impl OwnSession {
     ) -> Result<Vec<Row>, QueryError> {
         let mut request = Vec::with_capacity(sql.len() + parameter.len() + 64);
         encode::unnamed(&mut request, sql, parameter);
-        self.asked(request, limit).await.map(|mut sets| sets.pop().unwrap_or_default())
+        self.asked(request, limit).await.map(|mut sets| sets.pop().unwrap_or_default().rows)
     }
 
     /// A question may follow.
@@ -123,6 +140,11 @@ impl OwnSession {
     pub fn parameter(&self, name: &str) -> Option<&str> {
         let known = self.session.parameters.iter().find(|(known, _)| known == name);
         known.map(|(_, value)| value.as_str())
+    }
+
+    /// TLS protects the session.
+    pub fn is_encrypted(&self) -> bool {
+        self.wire.tls().is_some()
     }
 
     /// The server is a standby, as it last reported; servers before 14 do not.
@@ -157,7 +179,7 @@ impl OwnSession {
         let _ = self.wire.send(&goodbye).await;
     }
 
-    async fn exchange(&mut self, request: &[u8]) -> Result<Vec<Vec<Row>>, QueryError> {
+    async fn exchange(&mut self, request: &[u8]) -> Result<Vec<Table>, QueryError> {
         self.wire.send(request).await?;
         let mut answer = Answer::default();
         loop {
@@ -185,7 +207,7 @@ impl OwnSession {
 /// What has come so far.
 #[derive(Default)]
 struct Answer {
-    sets: Vec<Vec<Row>>,
+    sets: Vec<Table>,
     size: usize,
     error: Option<Box<ServerError>>,
 }
@@ -197,12 +219,15 @@ impl Answer {
             return Err(QueryError::TooLong);
         }
         match tag {
-            backend::ROW_DESCRIPTION => self.sets.push(Vec::new()),
+            backend::ROW_DESCRIPTION => {
+                let columns = columns(&body).ok_or(QueryError::Protocol("malformed RowDescription"))?;
+                self.sets.push(Table { columns, rows: Vec::new() });
+            }
             backend::DATA_ROW => {
                 let row = row(&body).ok_or(QueryError::Protocol("malformed DataRow"))?;
                 let set =
                     self.sets.last_mut().ok_or(QueryError::Protocol("DataRow without RowDescription"))?;
-                set.push(row);
+                set.rows.push(row);
             }
             backend::ERROR_RESPONSE => {
                 let error = Box::new(ServerError::new(body, false));
@@ -217,12 +242,25 @@ impl Answer {
         Ok(())
     }
 
-    fn finish(self) -> Result<Vec<Vec<Row>>, QueryError> {
+    fn finish(self) -> Result<Vec<Table>, QueryError> {
         match self.error {
             Some(error) => Err(QueryError::Server(error)),
             None => Ok(self.sets),
         }
     }
+}
+
+/// The names in a RowDescription.
+fn columns(body: &[u8]) -> Option<Vec<String>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut names = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (name, tail) = split_cstr(rest)?;
+        names.push(String::from_utf8_lossy(name).into_owned());
+        // Table, column, type, its size and modifier, format.
+        rest = tail.get(18..)?;
+    }
+    rest.is_empty().then_some(names)
 }
 
 /// Reads a DataRow.
@@ -243,5 +281,16 @@ mod tests {
             assert_eq!(row(&body[..cut]), None, "{cut}");
         }
         assert_eq!(row(&[&body[..], &[0]].concat()), None);
+    }
+
+    #[test]
+    fn names_of_columns_are_read_whole_or_not_at_all() {
+        let field = |name: &str| [name.as_bytes(), &[0; 19][..]].concat();
+        let body = [&[0, 2][..], &field("database"), &field("")].concat();
+        assert_eq!(columns(&body), Some(vec!["database".to_owned(), String::new()]));
+        for cut in 0..body.len() {
+            assert_eq!(columns(&body[..cut]), None, "{cut}");
+        }
+        assert_eq!(columns(&[&body[..], &[0]].concat()), None);
     }
 }

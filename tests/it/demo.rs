@@ -27,6 +27,11 @@ fn demo_shows_its_servers_and_leaves_nothing_behind() {
     assert!(progress.iter().all(|line| line.ends_with(": 5")), "{text}");
     assert!(said.iter().any(|line| line.contains("| app") && line.contains("| transaction")), "{text}");
 
+    let top = lines.find_map(|line| line.split_once("pooler top ").map(|(_, url)| url.to_owned())).unwrap();
+    let top = Command::new(env!("CARGO_BIN_EXE_pooler")).args(["top", "--once", &top]).output().unwrap();
+    let seen = String::from_utf8_lossy(&top.stdout).into_owned();
+    assert!(seen.contains("app") && seen.contains("transaction"), "{top:?}");
+
     signal(demo.id(), "INT").unwrap();
     assert!(lines.any(|line| line.contains("nothing is left behind")));
     assert!(demo.wait().unwrap().success());

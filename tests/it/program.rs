@@ -98,7 +98,7 @@ fn version_and_help_are_told() {
         );
     }
     let help = pooler(&["--help"]);
-    for part in ["run", "check", "demo", "--upstream", "POOLER_UPSTREAM", "--config"] {
+    for part in ["run", "check", "init", "top", "demo", "--upstream", "POOLER_UPSTREAM", "--config"] {
         assert!(out(&help).contains(part), "{part} in {}", out(&help));
     }
 }

@@ -8,6 +8,7 @@ use super::parameters::{Meaning, PARAMETERS};
 use crate::config::{
     Config, Database, LoadBalanceHosts, Peer, Settings, User,
     entries::{DATABASE_KEYS, DatabaseEntry, PEER_KEYS, PeerEntry, USER_KEYS, UserEntry},
+    literal::{key, quoted, without_references},
     settings::SETTINGS,
     table::Row,
     value::HostName,
@@ -139,20 +140,6 @@ fn database_entry(database: &Database) -> DatabaseEntry {
 /// Whether it is more than a line of auth_file.
 fn has_settings(user: &User) -> bool {
     *user != User { name: user.name.clone(), password: user.password.clone(), ..User::default() }
-}
-
-fn quoted(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
-}
-
-fn key(name: &str) -> String {
-    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if !name.is_empty() && name.chars().all(is_bare) { name.to_owned() } else { quoted(name) }
-}
-
-/// pgbouncer.ini knows none.
-fn without_references(literal: &str) -> String {
-    literal.replace("${", "$${")
 }
 
 fn one_line(text: &str) -> String {

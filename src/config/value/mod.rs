@@ -10,6 +10,7 @@ mod numbers;
 mod words;
 
 pub use self::endpoint::Endpoint;
+pub(crate) use self::nodes::host_and_port;
 pub(super) use self::{
     endpoint::EndpointText,
     nodes::{HostName, Hosts, Nodes, PatroniApis},
