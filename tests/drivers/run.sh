@@ -4,7 +4,7 @@
 #   tests/drivers/run.sh [--direct] [--pooled] [--routed] [SUITE...]
 #
 # --direct      at PostgreSQL itself
-# --pooled      through the pooler
+# --pooled      through the pooler, where each transaction has another server than the one before
 # --routed      through the pooler, which sends reads to a streaming replica (default: all three)
 # POOLER        the program to test (default: built from this tree)
 # POOLER_CACHE  where installed drivers are kept (default: ~/.cache/pooler; of root: /var/cache/pooler)
@@ -14,7 +14,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
-all=(psql psycopg asyncpg pg postgresjs prisma jdbc tokio-postgres sqlx prisma-fresh sqlalchemy django)
+all=(psql psycopg asyncpg pg postgresjs prisma jdbc tokio-postgres sqlx prisma-fresh sqlalchemy django rails hibernate)
 # What one process has written, another reads at once. Routed, the replica is behind, and still does this share (percent) of all
 # requests: what nobody is writing.
 declare -A offloaded=([prisma-fresh]=2 [sqlalchemy]=4 [django]=3)
@@ -50,10 +50,16 @@ packages() {
   command -v python3 > /dev/null || apt_install python3
   if wants 'psycopg|asyncpg|sqlalchemy|django'; then python3 -c 'import ensurepip' 2> /dev/null || apt_install python3-venv; fi
   if wants 'pg|postgresjs|prisma|prisma-fresh'; then need_node; fi
-  if wants jdbc; then
+  if wants rails; then
+    ruby -e 'require "pg"; require "active_record"' 2> /dev/null || apt_install ruby ruby-pg ruby-activerecord
+  fi
+  if wants 'jdbc|hibernate'; then
     command -v java > /dev/null && java --list-modules 2> /dev/null | grep -q jdk.compiler || apt_install default-jdk-headless
     [[ -e /usr/share/java/postgresql.jar && -e /usr/share/java/HikariCP.jar && -e /usr/share/java/slf4j-nop.jar ]] ||
       apt_install libpostgresql-jdbc-java libhikaricp-java libslf4j-java
+  fi
+  if wants hibernate; then
+    [[ -e /usr/share/java/hibernate-core.jar && -e /usr/share/java/javassist.jar ]] || apt_install libhibernate3-java libjavassist-java
   fi
   if wants 'tokio-postgres|sqlx' || [[ -z ${POOLER:-} && ${ways[*]} != direct ]]; then need_build; fi
 }
@@ -153,11 +159,14 @@ start_replica() {
 
 start_pooler() { # start_pooler WAY
   local port place="host = \"127.0.0.1\"
-port = $pg_port"
+port = $pg_port" turns="server_round_robin = true
+min_pool_size = $pool_size
+client_placement = \"rotate\""
   stop_pooler
   if [[ $1 == routed ]]; then
     start_replica
     place="nodes = [\"127.0.0.1:$pg_port\", \"127.0.0.1:$replica_port\"]"
+    turns=
   fi
   if [[ -z ${POOLER:-} ]]; then
     (cd "$root" && cargo build --quiet --release)
@@ -170,6 +179,7 @@ listen_addr = "127.0.0.1"
 listen_port = $port
 auth_type = "scram-sha-256"
 default_pool_size = $pool_size
+$turns
 admin_users = ["admin"]
 
 [databases.app]
@@ -217,6 +227,8 @@ routes() {
 }
 
 jars=$(printf '/usr/share/java/%s.jar:' postgresql HikariCP slf4j-api slf4j-nop)
+hibernate_jars=$(printf '/usr/share/java/%s.jar:' hibernate3 hibernate-core hibernate-commons-annotations geronimo-jpa_2.0_spec \
+  geronimo-jta-1.2-spec dom4j javassist antlr commons-collections3)
 
 # --- The suites ------------------------------------------------------------------------------------
 
@@ -231,6 +243,11 @@ suite() {
     prisma | prisma-fresh) cd node && node --import tsx "$1.mjs" ;;
     sqlalchemy | django) "$cache/drivers-venv/bin/python" "python/$1_suite.py" ;;
     jdbc) java -cp "$jars" jdbc/Jdbc.java ;;
+    rails) ruby ruby/rails.rb ;;
+    hibernate) # which looks for classes by name, and makes others of them: it needs them in files, and Java's leave
+      javac -cp "$jars$hibernate_jars" -d "$work/hibernate" jdbc/Hibernate.java &&
+        java --add-opens java.base/java.lang=ALL-UNNAMED -cp "$jars$hibernate_jars$work/hibernate" Hibernate
+      ;;
     tokio-postgres | sqlx) RUST_BACKTRACE=0 "$cache/drivers-rust/debug/$1" ;;
   esac
 }
