@@ -1,10 +1,11 @@
-//! What README.md and docs/ refer to is there: tests that prove a promise, files, headings.
+//! What README.md and docs/ refer to is there: tests that prove a promise, files, headings. Their configurations can be used.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 fn root() -> &'static Path {
@@ -118,6 +119,42 @@ fn links_lead_somewhere() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Blocks of code in this language.
+fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
+    let begins = format!("\n```{language}\n");
+    text.split(&begins).skip(1).filter_map(|rest| rest.split_once("\n```")).map(|(block, _)| block).collect()
+}
+
+/// A block with a database is a whole pooler.toml.
+#[test]
+fn configurations_can_be_used() {
+    let dir = std::env::temp_dir().join(format!("pooler-docs-{}", std::process::id()));
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("admin.password"), "secret").unwrap();
+    let (mut wrong, mut found) = (Vec::new(), 0);
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for block in blocks(&text, "toml").into_iter().filter(|block| block.contains("[databases.")) {
+            found += 1;
+            let file = dir.join("pooler.toml");
+            fs::write(&file, block).unwrap();
+            let mut check = Command::new(env!("CARGO_BIN_EXE_pooler"));
+            check.arg("check").arg("-c").arg(&file);
+            for name in block.split("${").skip(1).filter_map(|rest| rest.split_once('}')) {
+                check.env(name.0, "secret");
+            }
+            let output = check.output().unwrap();
+            if !output.status.success() {
+                let told = String::from_utf8_lossy(&output.stderr).into_owned();
+                wrong.push(format!("{}: {told}\n{block}", page.display()));
+            }
+        }
+    }
+    fs::remove_dir_all(&dir).unwrap();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(found > 2, "{found} configurations");
+}
+
 #[test]
 fn what_is_looked_for_is_told_apart() {
     assert_eq!(named_test("tests/it/a.rs::b_c"), Some(("tests/it/a.rs", "b_c")));
@@ -129,4 +166,5 @@ fn what_is_looked_for_is_told_apart() {
     assert_eq!(found, [true, false, false, true, false]);
     assert_eq!(anchor("## LISTEN and `NOTIFY`"), "listen-and-notify");
     assert_eq!(links("a [b](c.md#d) ![e](f.svg)"), ["c.md#d", "f.svg"]);
+    assert_eq!(blocks("a\n```toml\nb\n```\n```sh\nc\n```", "toml"), ["b"]);
 }
