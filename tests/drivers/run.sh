@@ -4,7 +4,7 @@
 #   tests/drivers/run.sh [--direct] [--pooled] [--routed] [SUITE...]
 #
 # --direct      at PostgreSQL itself
-# --pooled      through the pooler, where each transaction has another server than the one before
+# --pooled      through the pooler; frameworks get another server for each transaction than for the one before
 # --routed      through the pooler, which sends reads to a streaming replica (default: all three)
 # POOLER        the program to test (default: built from this tree)
 # POOLER_CACHE  where installed drivers are kept (default: ~/.cache/pooler; of root: /var/cache/pooler)
@@ -18,6 +18,8 @@ all=(psql psycopg asyncpg pg postgresjs prisma jdbc tokio-postgres sqlx prisma-f
 # What one process has written, another reads at once. Routed, the replica is behind, and still does this share (percent) of all
 # requests: what nobody is writing.
 declare -A offloaded=([prisma-fresh]=2 [sqlalchemy]=4 [django]=3)
+# Pooled, these change servers all the time. The others' checks take servers away themselves.
+turning=(sqlalchemy django rails hibernate)
 pool_size=5
 ways=()
 suites=()
@@ -159,14 +161,11 @@ start_replica() {
 
 start_pooler() { # start_pooler WAY
   local port place="host = \"127.0.0.1\"
-port = $pg_port" turns="server_round_robin = true
-min_pool_size = $pool_size
-client_placement = \"rotate\""
+port = $pg_port"
   stop_pooler
   if [[ $1 == routed ]]; then
     start_replica
     place="nodes = [\"127.0.0.1:$pg_port\", \"127.0.0.1:$replica_port\"]"
-    turns=
   fi
   if [[ -z ${POOLER:-} ]]; then
     (cd "$root" && cargo build --quiet --release)
@@ -179,7 +178,6 @@ listen_addr = "127.0.0.1"
 listen_port = $port
 auth_type = "scram-sha-256"
 default_pool_size = $pool_size
-$turns
 admin_users = ["admin"]
 
 [databases.app]
@@ -208,6 +206,14 @@ TOML
 delay_replica() { # delay_replica TIME: what is committed is seen there so much later
   PGPASSWORD=postgres psql -q -h 127.0.0.1 -p "$replica_port" -U postgres postgres \
     -c "alter system set recovery_min_apply_delay = '$1'" -c 'select pg_reload_conf()' > /dev/null
+}
+
+take_turns() { # take_turns SUITE
+  local turn=()
+  if [[ " ${turning[*]} " == *" $1 "* ]]; then
+    turn=(-c "SET server_round_robin = true" -c "SET client_placement = 'rotate'" -c "SET min_pool_size = $pool_size")
+  fi
+  psql -qAt "$CONSOLE_URL" -c RELOAD "${turn[@]}" > /dev/null
 }
 
 stop_pooler() {
@@ -262,6 +268,7 @@ tell_routes() { # what has come since $work/before; sets `share`, in percent of 
 run() { # run WAY SUITE: one line of summary; the output only of what failed
   local log=$work/$1-$2.log status=0 begun=$SECONDS good bad said=0 share=0
   [[ ! -e $work/pooler.log ]] || said=$(wc -l < "$work/pooler.log")
+  [[ $1 != pooled ]] || take_turns "$2"
   if [[ $1 == routed ]]; then
     delay_replica "$([[ -n ${offloaded[$2]:-} ]] && echo 50ms || echo 0)"
     routes > "$work/before"
