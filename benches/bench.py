@@ -276,7 +276,8 @@ def main():
             for contestant in bench.contestants:
                 contestant.stop()
             bench.cluster.stop()
-    meta = {"versions": versions, "rounds": options.rounds, "seconds": options.seconds, "cores": os.cpu_count(),
+    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)
+    meta = {"versions": versions, "commit": described.stdout.strip(), "rounds": options.rounds, "seconds": options.seconds, "cores": os.cpu_count(),
             "titles": titles, "load": busy, "contestants": options.against, "time": time.strftime("%Y-%m-%d %H:%M")}
     print(report.write(options.out, meta, results))
     if any("failed" in r for by_name in results.values() for rounds in by_name.values() for r in rounds):

@@ -205,7 +205,7 @@ def panel(title, data, top, x, width):
     return out, y - top
 
 
-def as_svg(results):
+def as_svg(meta, results):
     base = base_of({name for contestants in results.values() for name in contestants})
     panels = [(f"CPU per transaction ÷ {base} (less is better)", bars(results, "cpu")),
               (f"Throughput ÷ {base} (more is better)", bars(results, "tps"))]
@@ -216,11 +216,15 @@ def as_svg(results):
         height = max(height, tall + 60)
     legend, x = [], 20
     for name, colour in {"host": ROUTED_COLOURS, "one-server": SESSION_COLOURS}.get(base, COLOURS).items():
+        if name not in meta["contestants"]:
+            continue
         text = f"{name} = 1" if name == base else name
         legend.append(f'<rect x="{x}" y="16" width="12" height="12" fill="{colour}"/>'
                       f'<text x="{x + 17}" y="26" font-size="12">{text}</text>')
         x += 120
-    size = f'width="{2 * width + 40}" height="{height}"'
+    caption = head(meta) + (f" Commit {meta['commit']}." if meta.get("commit") else "")
+    body.append(f'<text x="20" y="{height + 8}" font-size="11" fill="#555">{caption}</text>')
+    size = f'width="{2 * width + 40}" height="{height + 20}"'
     return (f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif">'
             f'<rect width="100%" height="100%" fill="white"/>{"".join(legend + body)}</svg>\n')
 
@@ -229,7 +233,7 @@ def write(out, meta, results):
     """Writes all files into `out` and returns the text."""
     os.makedirs(out, exist_ok=True)
     text = as_text(meta, results)
-    files = {"report.txt": text, "report.md": as_markdown(meta, results), "ratios.svg": as_svg(results),
+    files = {"report.txt": text, "report.md": as_markdown(meta, results), "ratios.svg": as_svg(meta, results),
              "results.json": json.dumps({"meta": meta, "results": results}, indent=1)}
     for name, content in files.items():
         with open(f"{out}/{name}", "w") as f:

@@ -4,7 +4,7 @@
 #   tests/drivers/run.sh [--direct] [--pooled] [--routed] [SUITE...]
 #
 # --direct      at PostgreSQL itself
-# --pooled      through the pooler
+# --pooled      through the pooler; frameworks get another server for each transaction than for the one before
 # --routed      through the pooler, which sends reads to a streaming replica (default: all three)
 # POOLER        the program to test (default: built from this tree)
 # POOLER_CACHE  where installed drivers are kept (default: ~/.cache/pooler; of root: /var/cache/pooler)
@@ -14,10 +14,12 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
-all=(psql psycopg asyncpg pg postgresjs prisma jdbc tokio-postgres sqlx prisma-fresh sqlalchemy django)
+all=(psql psycopg asyncpg pg postgresjs prisma jdbc tokio-postgres sqlx prisma-fresh sqlalchemy django rails hibernate)
 # What one process has written, another reads at once. Routed, the replica is behind, and still does this share (percent) of all
 # requests: what nobody is writing.
 declare -A offloaded=([prisma-fresh]=2 [sqlalchemy]=4 [django]=3)
+# Pooled, these change servers all the time. The others' checks take servers away themselves.
+turning=(sqlalchemy django rails hibernate)
 pool_size=5
 ways=()
 suites=()
@@ -50,10 +52,16 @@ packages() {
   command -v python3 > /dev/null || apt_install python3
   if wants 'psycopg|asyncpg|sqlalchemy|django'; then python3 -c 'import ensurepip' 2> /dev/null || apt_install python3-venv; fi
   if wants 'pg|postgresjs|prisma|prisma-fresh'; then need_node; fi
-  if wants jdbc; then
+  if wants rails; then
+    ruby -e 'require "pg"; require "active_record"' 2> /dev/null || apt_install ruby ruby-pg ruby-activerecord
+  fi
+  if wants 'jdbc|hibernate'; then
     command -v java > /dev/null && java --list-modules 2> /dev/null | grep -q jdk.compiler || apt_install default-jdk-headless
     [[ -e /usr/share/java/postgresql.jar && -e /usr/share/java/HikariCP.jar && -e /usr/share/java/slf4j-nop.jar ]] ||
       apt_install libpostgresql-jdbc-java libhikaricp-java libslf4j-java
+  fi
+  if wants hibernate; then
+    [[ -e /usr/share/java/hibernate-core.jar && -e /usr/share/java/javassist.jar ]] || apt_install libhibernate3-java libjavassist-java
   fi
   if wants 'tokio-postgres|sqlx' || [[ -z ${POOLER:-} && ${ways[*]} != direct ]]; then need_build; fi
 }
@@ -200,6 +208,14 @@ delay_replica() { # delay_replica TIME: what is committed is seen there so much 
     -c "alter system set recovery_min_apply_delay = '$1'" -c 'select pg_reload_conf()' > /dev/null
 }
 
+take_turns() { # take_turns SUITE
+  local turn=()
+  if [[ " ${turning[*]} " == *" $1 "* ]]; then
+    turn=(-c "SET server_round_robin = true" -c "SET client_placement = 'rotate'" -c "SET min_pool_size = $pool_size")
+  fi
+  psql -qAt "$CONSOLE_URL" -c RELOAD "${turn[@]}" > /dev/null
+}
+
 stop_pooler() {
   [[ -n $pooler_pid ]] || return 0
   if ! kill "$pooler_pid" 2> /dev/null; then
@@ -217,6 +233,8 @@ routes() {
 }
 
 jars=$(printf '/usr/share/java/%s.jar:' postgresql HikariCP slf4j-api slf4j-nop)
+hibernate_jars=$(printf '/usr/share/java/%s.jar:' hibernate3 hibernate-core hibernate-commons-annotations geronimo-jpa_2.0_spec \
+  geronimo-jta-1.2-spec dom4j javassist antlr commons-collections3)
 
 # --- The suites ------------------------------------------------------------------------------------
 
@@ -231,6 +249,11 @@ suite() {
     prisma | prisma-fresh) cd node && node --import tsx "$1.mjs" ;;
     sqlalchemy | django) "$cache/drivers-venv/bin/python" "python/$1_suite.py" ;;
     jdbc) java -cp "$jars" jdbc/Jdbc.java ;;
+    rails) ruby ruby/rails.rb ;;
+    hibernate) # which looks for classes by name, and makes others of them: it needs them in files, and Java's leave
+      javac -cp "$jars$hibernate_jars" -d "$work/hibernate" jdbc/Hibernate.java &&
+        java --add-opens java.base/java.lang=ALL-UNNAMED -cp "$jars$hibernate_jars$work/hibernate" Hibernate
+      ;;
     tokio-postgres | sqlx) RUST_BACKTRACE=0 "$cache/drivers-rust/debug/$1" ;;
   esac
 }
@@ -245,6 +268,7 @@ tell_routes() { # what has come since $work/before; sets `share`, in percent of 
 run() { # run WAY SUITE: one line of summary; the output only of what failed
   local log=$work/$1-$2.log status=0 begun=$SECONDS good bad said=0 share=0
   [[ ! -e $work/pooler.log ]] || said=$(wc -l < "$work/pooler.log")
+  [[ $1 != pooled ]] || take_turns "$2"
   if [[ $1 == routed ]]; then
     delay_replica "$([[ -n ${offloaded[$2]:-} ]] && echo 50ms || echo 0)"
     routes > "$work/before"

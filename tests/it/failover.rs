@@ -355,6 +355,62 @@ fn open_transactions_fail_and_their_clients_go_on() {
     }
 }
 
+/// Of a write whose answer is lost nobody knows whether it was committed. Its client is told so, and told apart from those
+/// whose transactions were certainly rolled back; nothing is done twice (H14).
+#[test]
+fn lost_answer_to_a_commit_is_told_as_unknown() {
+    let mut cluster = start(1);
+    let pooler = pooler(&cluster, &[0, 1], |setup| setup);
+    let [mut alone, mut block, mut open] = [(); 3].map(|()| pooler.connect());
+    // What is committed waits for a replica that says nothing, and so does its answer.
+    cluster.synchronous(1);
+    cluster.freeze(1);
+    alone.send(&query("INSERT INTO ledger VALUES (1)"));
+    block.sql("BEGIN");
+    block.sql("INSERT INTO ledger VALUES (2)");
+    block.send(&query("COMMIT"));
+    open.sql("BEGIN");
+    open.sql("INSERT INTO ledger VALUES (3)");
+    open.send(&query("SELECT pg_sleep(30)"));
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event IN ('SyncRep', 'PgSleep')";
+    let all = wait_until(SOON, || (cluster.number(0, waiting) == 3).then_some(()));
+    assert!(all.is_some(), "{}", pooler.log());
+    cluster.crash(0);
+    for (client, expected) in [(&mut alone, "08007"), (&mut block, "08007"), (&mut open, "08006")] {
+        let told = client.ready(1);
+        let error = told.iter().find(|frame| frame.tag == b'E').unwrap();
+        assert_eq!(error.field(b'C'), expected, "{told:?}");
+    }
+    cluster.thaw(1);
+    cluster.restart(0);
+    open.sql("ROLLBACK");
+    for client in [&mut alone, &mut block, &mut open] {
+        client.sql("INSERT INTO ledger VALUES (4)");
+    }
+    assert_eq!(cluster.sql(0, "SELECT id FROM ledger ORDER BY id"), ["1", "2", "4", "4", "4"]);
+}
+
+/// A replica that cancels a read, since replay cannot wait for it, is no error of the reader (H26).
+#[test]
+fn read_that_a_replica_cancels_for_recovery_runs_elsewhere() {
+    let mut cluster = start(1);
+    cluster.configure(1, &["max_standby_streaming_delay = 0"]);
+    let pooler = pooler(&cluster, &[0, 1], |setup| setup);
+    let mut client = pooler.connect();
+    client.send(&query("SELECT pg_sleep(2)::text || count(*) FROM still"));
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    let there = wait_until(SOON, || (cluster.number(1, running) == 1).then_some(()));
+    assert!(there.is_some(), "not on the replica: {:?}", pooler.console("SHOW ROUTES"));
+    let mut admin = cluster.admin(0);
+    ["BEGIN", "LOCK TABLE still", "COMMIT"].iter().for_each(|sql| drop(admin.sql(sql)));
+    let told = client.ready(1);
+    assert!(told.iter().all(|frame| frame.tag != b'E'), "{told:?}");
+    assert_eq!(told.iter().find(|frame| frame.tag == b'D').map(Frame::row).as_deref(), Some("100"));
+    let conflicts = "SELECT confl_lock FROM pg_stat_database_conflicts WHERE datname = current_database()";
+    // Counted some time later.
+    assert!(wait_until(SOON, || (cluster.number(1, conflicts) > 0).then_some(())).is_some(), "not cancelled");
+}
+
 /// Somebody who ends a read wants it to end: it is not repeated for ever.
 #[test]
 fn a_read_whose_servers_are_ended_again_and_again_fails() {

@@ -1,4 +1,5 @@
-"""Django 5 on psycopg 3: what one process has committed, another reads at once, in and out of transactions."""
+"""Django 5 on psycopg 3: what one process has committed, another reads at once, in and out of transactions. Connections are
+persistent, and cursors at the server are in use, which Django advises against behind poolers."""
 
 import threading
 import time
@@ -6,22 +7,31 @@ from urllib.parse import urlsplit
 
 import django
 from django.conf import settings
-from django.db import connection, models, transaction
+from django.db import close_old_connections, connection, connections, models, transaction
 
-from checks import URL, check, main
+from checks import URL, check, main, servers_were_shared
 from pairs import CAUGHT_UP, ITERATIONS, reader, turns
 
 _url = urlsplit(URL)
+
+
+def _database(**options):
+    return {
+        "ENGINE": "django.db.backends.postgresql", "NAME": _url.path[1:], "USER": _url.username,
+        "PASSWORD": _url.password, "HOST": _url.hostname, "PORT": _url.port,
+        "CONN_MAX_AGE": None, "OPTIONS": options,
+    }
+
+
 settings.configure(
     INSTALLED_APPS=["shop"],
     USE_TZ=True,
-    DATABASES={"default": {
-        "ENGINE": "django.db.backends.postgresql", "NAME": _url.path[1:], "USER": _url.username,
-        "PASSWORD": _url.password, "HOST": _url.hostname, "PORT": _url.port,
-        "CONN_MAX_AGE": None,
-        # As Django's documentation says for poolers that share servers between transactions.
-        "DISABLE_SERVER_SIDE_CURSORS": True,
-    }},
+    DATABASES={
+        "default": _database(),
+        # Django prepares no statements unless it is told to.
+        "prepared": _database(prepare_threshold=1, server_side_binding=True),
+        "pooled": _database(pool={"min_size": 2, "max_size": 5}) | {"CONN_MAX_AGE": 0},
+    },
 )
 django.setup()
 
@@ -170,6 +180,105 @@ def connections_of_one_process_see_what_the_other_has_written():
         assert read.acquire(timeout=20)
     thread.join()
     assert not wrong, wrong[:3]
+
+
+def numbers(query, chunk_size=50):
+    """Reads by a cursor at the server, with other queries meanwhile."""
+    found = []
+    for row in query.iterator(chunk_size=chunk_size):
+        found.append(row.hits)
+        if len(found) % 70 == 0:
+            assert Tag.objects.count() == 10
+    return found
+
+
+@check
+def cursors_at_the_server_are_read_in_portions():
+    Article.objects.all().delete()
+    Article.objects.bulk_create(Article(title="cursor", hits=n, author_id=1) for n in range(500))
+    query = Article.objects.filter(title="cursor").order_by("hits")
+    assert not connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
+    threads, wrong = [], []
+
+    def work():
+        try:
+            for _ in range(3):
+                # Without a transaction Django's cursors are WITH HOLD.
+                assert numbers(query) == list(range(500))
+                with transaction.atomic():
+                    assert numbers(query) == list(range(500))
+                # Left in the middle.
+                for row in query.iterator(chunk_size=10):
+                    if row.hits == 25:
+                        break
+                with transaction.atomic():
+                    assert connection.cursor().execute("select 1 from pg_cursors where is_holdable").fetchone() is None
+        except Exception as error:
+            wrong.append(error)
+        connection.close()
+
+    for _ in range(8):
+        threads.append(threading.Thread(target=work))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    assert not wrong, wrong
+
+
+@check
+def statements_are_prepared_if_that_is_wanted():
+    number = Article.objects.create(title="prepared", author_id=1).pk
+    pids, prepared, wrong = set(), [], []
+
+    def work(turns):
+        try:
+            for turn in range(turns):
+                assert Article.objects.using("prepared").get(pk=number).title == "prepared"
+                assert Article.objects.using("prepared").filter(title="prepared", hits__lte=turn).count() == 1
+                with transaction.atomic("prepared"), connections["prepared"].cursor() as cursor:
+                    cursor.execute("select pg_backend_pid(), (select count(*) from pg_prepared_statements)")
+                    pid, count = cursor.fetchone()
+                    pids.add(pid)
+                    prepared.append(count)
+        except Exception as error:
+            wrong.append(error)
+        connections["prepared"].close()
+
+    threads = [threading.Thread(target=work, args=(20,)) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong, wrong
+    assert max(prepared) > 0, "nothing was prepared"
+    servers_were_shared(pids)
+
+
+@check
+def requests_share_the_pool_of_psycopg():
+    number = Article.objects.create(title="pooled", author_id=1).pk
+    wrong = []
+
+    def request(turn):
+        try:
+            Article.objects.using("pooled").filter(pk=number).update(hits=models.F("hits") + 1)
+            with transaction.atomic("pooled"):
+                found = Article.objects.using("pooled").select_for_update().get(pk=number)
+                found.hits += 1
+                found.save()
+            close_old_connections()
+        except Exception as error:
+            wrong.append(error)
+
+    for _ in range(4):
+        threads = [threading.Thread(target=request, args=(turn,)) for turn in range(15)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    connections["pooled"].close_pool()
+    assert not wrong, wrong
+    assert Article.objects.get(pk=number).hits == 120
 
 
 def set_up():

@@ -1,11 +1,14 @@
-"""SQLAlchemy 2 on psycopg 3: what one process has committed, another reads at once, whatever its sessions are like."""
+"""SQLAlchemy 2 on psycopg 3, and on asyncpg: what one process has committed, another reads at once, whatever its sessions are
+like; statements are prepared and cached as both do by default."""
 
+import asyncio
 import time
 
-from sqlalchemy import ForeignKey, create_engine, delete, func, select, update
+from sqlalchemy import ForeignKey, create_engine, delete, func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
 
-from checks import URL, check, main
+from checks import URL, check, main, servers_were_shared
 from pairs import CAUGHT_UP, reader, turns
 
 ENGINE = create_engine(URL.replace("postgres://", "postgresql+psycopg://"), pool_size=5)
@@ -185,6 +188,44 @@ def lazy_loads_after_a_commit_are_fresh():
             session.commit()
             assert order.status == f"lazy {turn}" and len(order.lines) == turn + 2, f"turn {turn}"
             assert order.lines[-1].product.name == "product 2" and order.customer.name == "customer 1"
+
+
+SERVER = text("select pg_backend_pid(), (select count(*) from pg_prepared_statements)")
+
+
+@check
+async def statements_are_prepared_and_cached_on_asyncpg():
+    engine = create_async_engine(URL.replace("postgres://", "postgresql+asyncpg://"), pool_size=20)
+    number = create("async", [(1, 7)])
+
+    async def work(client):
+        servers = []
+        for turn in range(15):
+            async with AsyncSession(engine) as session:
+                order = await session.get(Order, number, options=[selectinload(Order.lines)])
+                assert order.status == "async" and [line.amount for line in order.lines] == [7]
+                assert await session.scalar(select(client * turn + func.length(Order.status)).where(Order.id == number)) == client * turn + 5
+                servers.append(tuple((await session.execute(SERVER)).one()))
+        return servers
+
+    servers = sum(await asyncio.gather(*map(work, range(20))), [])
+    await engine.dispose()
+    assert max(count for _, count in servers) > 0, "nothing was prepared"
+    servers_were_shared(pid for pid, _ in servers)
+
+
+@check
+def results_are_streamed_by_cursors_at_the_server():
+    with Session(ENGINE) as session:
+        session.execute(delete(Order))
+        session.add_all(Order(status=f"stream {n}", customer_id=1) for n in range(500))
+        session.commit()
+    query = select(Order).order_by(Order.id).execution_options(yield_per=40)
+    for way in ("default", "read_only"):
+        with Session(WAYS[way]) as one, Session(WAYS[way]) as two:
+            pairs = zip(one.scalars(query), two.scalars(query), strict=True)
+            found = [(first.status, second.status) for first, second in pairs]
+        assert found == [(f"stream {n}",) * 2 for n in range(500)]
 
 
 def set_up():
