@@ -177,8 +177,11 @@ fn clients_and_servers_are_shown_by_what_they_do() {
     assert!(seen.sum("pooler_wait_duration_seconds_sum", &[OF_APP]) >= 0.02);
     seen.wait_for("pooler_servers", &[OF_APP, &state("idle")], 1.0);
     holder.sql("SELECT pg_advisory_lock(1)");
-    assert_eq!(seen.sum("pooler_servers_pinned", &[OF_APP]), 1.0);
+    assert_eq!(seen.sum("pooler_servers_pinned", &[OF_APP, "reason=\"advisory lock\""]), 1.0);
+    assert_eq!(seen.sum("pooler_servers_pinned", &[]), 1.0);
     assert_eq!(seen.sum("pooler_pins_total", &[OF_APP, "reason=\"advisory lock\""]), 1.0);
+    holder.sql("SELECT pg_advisory_unlock(1)");
+    seen.wait_for("pooler_servers_pinned", &[OF_APP, "reason=\"advisory lock\""], 0.0);
     drop(idle);
     seen.wait_for("pooler_client_connections", &[], 2.0);
 }
@@ -220,6 +223,44 @@ fn errors_are_counted_by_sqlstate_and_by_who_gives_them() {
     let series = scrape(seen.port).into_keys().filter(|key| key.starts_with("pooler_errors_total"));
     assert!(series.count() < 100);
     assert!(errors("server", "other") > 10.0);
+}
+
+#[test]
+fn failed_logins_are_counted_by_reason() {
+    let database = Database::new();
+    let setup = Setup::new(&database).setting("client_login_timeout = \"300ms\"");
+    let seen = Seen::start(setup.setting("max_user_client_connections = 1"));
+    let failed = |reason: &str| seen.sum("pooler_failed_logins_total", &[&format!("reason=\"{reason}\"")]);
+    // Whether it listens was found out by a connection that said nothing.
+    assert_eq!(seen.sum("pooler_failed_logins_total", &[]), failed("closed"));
+    let before = failed("closed");
+    let login = |user: &str, database: &str, password: &str| {
+        Raw::open(seen.pooler.port).try_login(user, database, password, &[]).expect_err("it got in");
+    };
+    login("app", &database.name, "wrong");
+    login("nobody", &database.name, "wrong");
+    login("app", "nowhere", &password_of("app"));
+    login("app", "pooler", &password_of("app"));
+    let held = seen.pooler.connect();
+    login("app", &database.name, &password_of("app"));
+    // Neither a startup packet nor TLS.
+    let mut stream = TcpStream::connect(("127.0.0.1", seen.pooler.port)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let silent = TcpStream::connect(("127.0.0.1", seen.pooler.port)).unwrap();
+    drop(TcpStream::connect(("127.0.0.1", seen.pooler.port)).unwrap());
+    for (reason, count) in [
+        ("password", 2.0),
+        ("no_database", 1.0),
+        ("not_allowed", 1.0),
+        ("limit", 1.0),
+        ("protocol", 1.0),
+        ("timeout", 1.0),
+        ("closed", before + 1.0),
+    ] {
+        seen.wait_for("pooler_failed_logins_total", &[&format!("reason=\"{reason}\"")], count);
+    }
+    assert_eq!(failed("tls") + failed("lookup"), 0.0);
+    drop((held, silent));
 }
 
 #[test]

@@ -43,6 +43,7 @@ pub(super) struct Snapshot {
     pub(super) databases: BTreeMap<String, DatabaseSample>,
     pub(super) nodes: Vec<NodeSample>,
     pub(super) listeners: Vec<ListenerSample>,
+    pub(super) failed_logins: Vec<(&'static str, u64)>,
 }
 
 /// A distribution of times, and their sum in microseconds.
@@ -138,6 +139,7 @@ impl Snapshot {
             databases,
             nodes: process.pools.clusters().iter().flat_map(|cluster| nodes(cluster)).collect(),
             listeners: listeners(commands),
+            failed_logins: process.logins.failures.counts(),
         }
     }
 }
