@@ -41,7 +41,7 @@ pub use self::{
     resolve::{Lookup, is_console},
     settings::{SETTINGS, Settings, ShownSetting},
     table::{Change, Row, SettingError},
-    value::{Endpoint, Input},
+    value::{Endpoint, HttpUrl, Input},
 };
 use crate::error::Secret;
 

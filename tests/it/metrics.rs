@@ -23,19 +23,19 @@ use crate::{
 };
 
 /// A pooler with metrics.
-struct Seen {
-    pooler: Pooler,
-    port: u16,
+pub(crate) struct Seen {
+    pub(crate) pooler: Pooler,
+    pub(crate) port: u16,
 }
 
 /// An answer.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
-fn exchange(port: u16, request: &[u8]) -> Answer {
+pub(crate) fn exchange(port: u16, request: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     // Whoever is refused early may find the connection closed.
@@ -48,7 +48,7 @@ fn exchange(port: u16, request: &[u8]) -> Answer {
     Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
-fn get(port: u16, path: &str) -> Answer {
+pub(crate) fn get(port: u16, path: &str) -> Answer {
     exchange(port, format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
 }
 
@@ -65,13 +65,13 @@ fn scrape(port: u16) -> BTreeMap<String, f64> {
 }
 
 impl Seen {
-    fn start(setup: Setup) -> Self {
+    pub(crate) fn start(setup: Setup) -> Self {
         let port = free_port().unwrap();
         Self { pooler: setup.setting(&format!("metrics_addr = {port}")).start(), port }
     }
 
     /// The sum of the samples of this name that have all these labels.
-    fn sum(&self, name: &str, labels: &[&str]) -> f64 {
+    pub(crate) fn sum(&self, name: &str, labels: &[&str]) -> f64 {
         let samples = scrape(self.port);
         let of = |key: &&String| {
             let (own, rest) = key.split_once('{').unwrap_or((key, ""));
@@ -80,7 +80,7 @@ impl Seen {
         samples.keys().filter(of).map(|key| samples[key]).sum()
     }
 
-    fn wait_for(&self, name: &str, labels: &[&str], expected: f64) {
+    pub(crate) fn wait_for(&self, name: &str, labels: &[&str], expected: f64) {
         let mut last = 0.0;
         let met = wait_until(PATIENCE, || {
             last = self.sum(name, labels);

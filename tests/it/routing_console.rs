@@ -78,8 +78,9 @@ fn show_clients_tells_of_each_client_what_its_last_request_was_and_where_it_went
     let primary = cluster.node(0).port.to_string();
     let mut last = |sql: &[&str]| {
         sql.iter().for_each(|sql| drop(client.sql(sql)));
-        let rows = show(&pooler, "SHOW CLIENTS").into_iter().filter(|row| row["database"] == "replicated");
-        let row = rows.last().unwrap();
+        let mut rows =
+            show(&pooler, "SHOW CLIENTS").into_iter().filter(|row| row["database"] == "replicated");
+        let row = rows.next_back().unwrap();
         let at = if row["node"].ends_with(&primary) { "primary" } else { "replica" };
         assert!(!row["node"].is_empty(), "{row:?}");
         [row["class"].clone(), row["route"].clone(), at.to_owned()]

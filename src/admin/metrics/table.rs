@@ -202,6 +202,11 @@ metrics! {
         "Notifications that clients were told of by it",
         |s| listeners(s, |l| Count(l.delivered));
 
+    "pooler_trace_spans" Counter, &["outcome"],
+        "Spans of traced transactions (otlp_endpoint): exported, dropped (the queue was full) or failed (the collector did not take \
+         them)",
+        |s| s.spans.iter().map(|(outcome, count)| Sample { labels: vec![outcome], value: Count(*count) }).collect();
+
     "process_cpu_seconds" Counter, &[],
         "Time on processors, of all threads",
         |s| s.usage.cpu_time.into_iter().flat_map(|time| one(Value::Seconds(time))).collect();

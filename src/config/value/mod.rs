@@ -9,9 +9,9 @@ mod nodes;
 mod numbers;
 mod words;
 
-pub use self::endpoint::Endpoint;
+pub use self::endpoint::{Endpoint, HttpUrl};
 pub(super) use self::{
-    endpoint::EndpointText,
+    endpoint::{EndpointText, HttpUrlText},
     nodes::{HostName, Hosts, Nodes, PatroniApis},
     numbers::{AtLeast, Bytes, COUNT, Mode, Number, Time},
     words::{Choice, FilePath, Flag, List, Name, Password, Text, Word},

@@ -80,7 +80,7 @@ fn node(text: &str) -> Result<NodeAddress, String> {
 }
 
 /// `db1`, `db1:5432`, `[::1]`, `[::1]:5432`.
-fn host_and_port(address: &str, default_port: u16) -> Result<(String, u16), &'static str> {
+pub(super) fn host_and_port(address: &str, default_port: u16) -> Result<(String, u16), &'static str> {
     let (host, port) = if let Some(rest) = address.strip_prefix('[') {
         let (host, behind) = rest.split_once(']').ok_or("the ] is missing")?;
         match (behind.strip_prefix(':'), behind) {
