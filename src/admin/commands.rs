@@ -11,7 +11,6 @@ use super::{reload, status::Status};
 use crate::{
     cli::Source,
     config::{Problem, Problems, Settings, User},
-    error::Printable,
     events::{Events, Kind},
     pool::stats::{History, Totals},
     worker::{
@@ -119,7 +118,8 @@ impl Commands {
     pub(crate) fn set(&self, name: &str, value: &str) -> Result<(), String> {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         reload::set(&self.process, name, value)?;
-        self.events().tell(Kind::Configuration, "", &format!("{name} is now {}", Printable(value)));
+        // Some values are secrets.
+        self.events().tell(Kind::Configuration, "", &format!("SET {name}"));
         self.in_force();
         Ok(())
     }

@@ -454,7 +454,8 @@ settings! {
         /// `auth_query` or others know is refused. There is no TLS: let it listen for the machine itself, or have a proxy in front.
         status_page: bool = "false", Flag, Live, "Not in PgBouncer.";
         /// Where traces of OpenTelemetry are sent (OTLP by HTTP, as JSON, at `/v1/traces`): a span for each transaction that is traced,
-        /// with wait, execution, node, route, rows and errors, and no texts or values; empty: nowhere. What the collector does not take
+        /// with wait, execution, node, route, rows and errors, and no texts or values; empty: nowhere. Transactions that are sent
+        /// without waiting for each other's ends have one together. What the collector does not take
         /// in time is dropped, and counted. With `https://` its certificate is checked against `server_tls_ca_file` and the host.
         otlp_endpoint: Option<HttpUrl> = "", HttpUrlText, Live, "Not in PgBouncer.";
         /// With `otlp_endpoint`: one in so many transactions is traced; 0: none is. A transaction in one of whose texts a comment of

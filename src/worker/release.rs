@@ -229,7 +229,7 @@ impl Worker {
 
     /// A server without a client: reset it if need be, and free it. `left`: its client has gone for good.
     pub(super) fn recover(&mut self, slot: usize, left: bool) {
-        self.end_span(slot, 0, Some(if left { "client disconnected" } else { "not completed" }));
+        self.end_span(slot, Some(if left { "client disconnected" } else { "not completed" }));
         let Some(server) = self.servers.get_mut(slot) else { return };
         server.query_start = 0;
         server.transaction_start = 0;
@@ -440,7 +440,7 @@ impl Worker {
             self.remove_idle(slot);
         }
         self.unpin(slot);
-        self.end_span(slot, 0, Some("connection closed"));
+        self.end_span(slot, Some("connection closed"));
         let Some(mut server) = self.servers.try_remove(slot) else { return };
         server.leave_unknown();
         server.end_work();

@@ -267,13 +267,23 @@ fn each_transaction_is_a_span() {
         waited.number("pooler.wait_us") > 50_000 && waited.assigned - waited.start > 50_000_000,
         "{waited:#?}"
     );
+    // Those that are sent in one go are told of together.
+    let pipeline = ["SELECT 1", "BEGIN", "SELECT 2", "COMMIT", "SELECT 1/0", "SELECT 3"].map(query).concat();
+    client.send(&pipeline);
+    client.ready(6);
+    let together = collector.wait_for(7).pop().unwrap();
+    assert_eq!(
+        ["pooler.transactions", "pooler.queries", "db.response.returned_rows"].map(|n| together.number(n)),
+        [4, 6, 3]
+    );
+    assert_eq!(together.failed.as_deref(), Some("22012"));
     // A connection that is lost amid a transaction is an error, and one that leaves its transaction.
     client.sql("BEGIN");
     client.sql("SELECT 1");
     drop(client);
-    let left = collector.wait_for(7).pop().unwrap();
+    let left = collector.wait_for(8).pop().unwrap();
     assert_eq!(left.failed.as_deref(), Some("client disconnected"), "{left:#?}");
-    assert_eq!(seen.sum("pooler_trace_spans_total", &["outcome=\"exported\""]), 7.0);
+    assert_eq!(seen.sum("pooler_trace_spans_total", &["outcome=\"exported\""]), 8.0);
 }
 
 #[test]

@@ -32,7 +32,9 @@ use crate::{
 
 /// So many spans wait; more are dropped.
 const QUEUE: usize = 4096;
-/// Longer texts are looked at only at their ends.
+/// So many transactions of a pipeline have one span at most.
+const MOST_TOGETHER: u64 = 1_000;
+/// Longest of the words below.
 const LONGEST_WORD: usize = 12;
 
 /// First words that may name a span: names are to be few.
@@ -86,6 +88,8 @@ pub(crate) struct Recording {
     /// The first word of its first text.
     operation: Option<&'static str>,
     queries: u64,
+    /// So many have ended, and another one was on its way.
+    transactions: u64,
     /// How long its client has waited for the server, and since when that has it; in microseconds of the process clock.
     waited: u64,
     began: u64,
@@ -267,17 +271,19 @@ impl Worker {
 
     /// A server has said so much about what its client has asked for: errors, and ends of transactions.
     pub(super) fn span_answered(&mut self, slot: usize, error: Option<[u8; 5]>, transactions: u64) {
-        let Some(recording) = self.servers.get_mut(slot).and_then(|server| server.recording.as_mut()) else {
-            return;
-        };
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        let Some(recording) = &mut server.recording else { return };
         recording.error = recording.error.or(error);
-        if transactions > 0 {
-            self.end_span(slot, transactions, None);
+        recording.transactions += transactions;
+        // Those that are sent without waiting for each other are told of together.
+        let over = server.session.is_free() || recording.transactions >= MOST_TOGETHER;
+        if recording.transactions > 0 && over {
+            self.end_span(slot, None);
         }
     }
 
     /// A transaction is over, or `cut` off.
-    pub(super) fn end_span(&mut self, slot: usize, transactions: u64, cut: Option<&'static str>) {
+    pub(super) fn end_span(&mut self, slot: usize, cut: Option<&'static str>) {
         let Some(server) = self.servers.get_mut(slot) else { return };
         let Some(recording) = server.recording.as_mut().filter(|recording| recording.open) else { return };
         let recording = std::mem::take(&mut **recording);
@@ -310,7 +316,7 @@ impl Worker {
             ended: unix(self.now),
             queries: recording.queries,
             rows: server.session.rows_told.saturating_sub(recording.rows),
-            transactions,
+            transactions: recording.transactions,
             error: recording.error,
             cut,
             route: recording.route,
