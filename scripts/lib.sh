@@ -190,6 +190,13 @@ need_node() {
     command -v npm >/dev/null || apt_install nodejs npm
 }
 
+# Sets CHROMIUM.
+need_chromium() {
+    export CHROMIUM=${CHROMIUM:-/usr/bin/chromium}
+    [ -x "$CHROMIUM" ] || [ "$CHROMIUM" != /usr/bin/chromium ] || apt_install chromium
+    "$CHROMIUM" --version >/dev/null 2>&1 || fail "$CHROMIUM does not run. Set CHROMIUM to a Chromium or Chrome that does."
+}
+
 need_test_tools() {
     command -v openssl >/dev/null || apt_install openssl
     if cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1; then return; fi

@@ -11,6 +11,7 @@ need_postgres_18
 need_test_tools
 need_companions
 need_pgbouncer
+need_chromium
 
 failed=0
 summary=()
@@ -31,6 +32,7 @@ part "lints" cargo clippy --locked --all-targets -- -D warnings
 part "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 part "build" cargo build --locked
 part "drivers" env POOLER="$(realpath "${CARGO_TARGET_DIR:-target}")/debug/pooler" tests/drivers/run.sh
+part "status page in a browser" env POOLER="$(realpath "${CARGO_TARGET_DIR:-target}")/debug/pooler" tests/browser/run.sh
 part "classifier against PostgreSQL's parser" scripts/oracle.sh
 # Clusters with replicas are of the distribution's version either way, and only that has the programs of replication: they come in
 # the last part.

@@ -4,7 +4,7 @@
 //!
 //! | layer | owns |
 //! |---|---|
-//! | `calendar`, `error`, `protocol` | dates; how errors are told; tags, headers, startup packets, encoding |
+//! | `calendar`, `error`, `events`, `protocol` | dates; how errors are told; what has happened lately; tags, headers, startup packets, encoding |
 //! | `config`, `auth` | settings table, `pooler.toml`, pgbouncer.ini, HBA rules; SCRAM, md5, stored secrets (pure) |
 //! | `sql` | what a text does: lexer, classes, what is known of a database's catalog (pure) |
 //! | `session` | reply queue, prepared statements, parameter labels, translation both ways (pure) |
@@ -15,7 +15,7 @@
 //! | `client` | from accept to a proven login (auth_query, `client::ldap`, `client::pam`); limits on clients |
 //! | `worker` | threads with an epoll each: queues, relay, release, deadlines; what they share (`worker::process`), peers (`worker::peers`) |
 //! | `cli` | arguments, also those of PgBouncer |
-//! | `admin` | what operators can do and see: the console, its commands, reload, metrics |
+//! | `admin` | what operators can do and see: the console, its commands, reload, metrics, the status page |
 //! | `app` | the process: log, listeners, signals, user, background, pid file |
 //! | `inspect` | what a configuration leads to, for `pooler check --connect` |
 //! | `init`, `top` | `pooler init`, which writes a configuration; `pooler top`, which watches a console |
@@ -33,7 +33,7 @@
 //! owed, `worker::release` frees the server for the first who waits. If a text may
 //! have left something in the session, or a function that it calls (`session::hidden`, by the database's catalog), the server is
 //! asked first (`session::traces`): settings become the client's label, what SQL PREPARE has made follows (`session::prepared`),
-//! and what cannot follow it keeps the server (`worker::pins`). What each kind of statement takes is counted (`session::queries`). What clients listen to is heard by one connection of their database
+//! and what cannot follow it keeps the server (`worker::pins`). What each kind of statement takes is counted (`session::queries`), and transactions are traced (`worker::spans`). What clients listen to is heard by one connection of their database
 //! (`worker::listeners`, `worker::listening`, `worker::notifications`; `session::channels`). Clients share as few workers as the load needs
 //! and move between transactions (`worker::balance`), also to the process that takes this one's place (`worker::departure`,
 //! `app::succession`). Who replicates has a server alone, and all that they say passes as it is (`worker::tunnel`).
@@ -57,6 +57,7 @@ pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod error;
+pub mod events;
 pub mod init;
 pub mod inspect;
 pub mod net;

@@ -12,7 +12,7 @@ use std::{
 /// Lowest layer first; modules of one line may use each other. A path counts with its longest prefix in the table,
 /// so a part of a module may be lower than the rest.
 const LAYERS: &[&[&str]] = &[
-    &["calendar", "error", "protocol"],
+    &["calendar", "error", "events", "protocol"],
     &["config", "auth"],
     &["sql"],
     &["session"],

@@ -51,12 +51,6 @@ need_packages() {
     need_node_for_prisma
 }
 
-need_chromium() {
-    export CHROMIUM=${CHROMIUM:-/usr/bin/chromium}
-    [ -x "$CHROMIUM" ] || [ "$CHROMIUM" != /usr/bin/chromium ] || apt_install chromium
-    "$CHROMIUM" --version >/dev/null 2>&1 || fail "$CHROMIUM does not run. Set CHROMIUM to a Chromium or Chrome that does."
-}
-
 need_modules() {
     cmp -s package-lock.json node_modules/installed.json && return
     say "Installing the packages of package-lock.json"

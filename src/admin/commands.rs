@@ -7,10 +7,11 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::reload;
+use super::{reload, status::Status};
 use crate::{
     cli::Source,
-    config::{Problems, Settings, User},
+    config::{Problem, Problems, Settings, User},
+    events::{Events, Kind},
     pool::stats::{History, Totals},
     worker::{
         message::Message,
@@ -58,6 +59,7 @@ pub(crate) struct Commands {
     history: History,
     /// What the console itself has done.
     console: Mutex<Totals>,
+    pub(super) status: Status,
 }
 
 impl Commands {
@@ -72,6 +74,7 @@ impl Commands {
             reloaded: watch::Sender::new(()),
             history: History::default(),
             console: Mutex::default(),
+            status: Status::default(),
         }
     }
 
@@ -101,7 +104,12 @@ impl Commands {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         // Who has moved the file of the log wants it opened again, whatever becomes of the rest.
         (self.apply_log)(&self.process.config().settings);
-        reload::reload(&self.process, &self.source)?;
+        if let Err(problems) = reload::reload(&self.process, &self.source) {
+            let first = problems.0.first().map(Problem::in_one_line).unwrap_or_default();
+            self.events().warn(Kind::Configuration, "", &format!("not reloaded: {first}"));
+            return Err(problems);
+        }
+        self.events().tell(Kind::Configuration, "", "reloaded");
         self.in_force();
         Ok(())
     }
@@ -110,8 +118,20 @@ impl Commands {
     pub(crate) fn set(&self, name: &str, value: &str) -> Result<(), String> {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         reload::set(&self.process, name, value)?;
+        // Some values are secrets.
+        self.events().tell(Kind::Configuration, "", &format!("SET {name}"));
         self.in_force();
         Ok(())
+    }
+
+    fn events(&self) -> &Events {
+        &self.process.pools.events
+    }
+
+    /// An operator has done something to a database, or to all.
+    fn told(&self, what: &str, database: Option<&str>) {
+        let text = if database.is_none() { format!("{what} of all databases") } else { what.to_owned() };
+        self.events().tell(Kind::Command, database.unwrap_or_default(), &text);
     }
 
     fn in_force(&self) {
@@ -143,12 +163,14 @@ impl Commands {
 
     /// Stops handing out servers of a database, or of all.
     pub(crate) fn pause(&self, database: Option<&str>) {
+        self.told("PAUSE", database);
         self.process.pools.set_paused(database, true);
         self.process.refresh();
     }
 
     /// Nothing is to be read from clients and servers any more.
     pub(crate) fn suspend(&self) {
+        self.told("SUSPEND", None);
         self.process.suspended.store(true, Ordering::Release);
     }
 
@@ -185,12 +207,14 @@ impl Commands {
 
     /// The end of a pause.
     pub(crate) fn resume(&self, database: Option<&str>) {
+        self.told("RESUME", database);
         self.process.pools.set_paused(database, false);
         self.process.refresh();
     }
 
     /// Replaces the server connections of a database, or all, as they become free.
     pub(crate) fn reconnect(&self, database: Option<&str>) {
+        self.told("RECONNECT", database);
         for pool in self.process.pools.all() {
             if database.is_none_or(|d| pool.key.database == d) {
                 pool.recycle();
@@ -201,6 +225,7 @@ impl Commands {
 
     /// Drops clients and servers of a database, or all, and leaves it paused.
     pub(crate) fn kill(&self, database: Option<&str>) {
+        self.told("KILL", database);
         self.process.pools.set_paused(database, true);
         self.process.refresh();
         for worker in &self.process.workers {
@@ -301,6 +326,12 @@ impl Commands {
     /// Ends the process: in the way asked for, or faster if it is asked for again. Nobody could leave a suspended one.
     pub(crate) fn shut_down(&self, how: Shutdown) {
         let how = if self.is_suspended() { Shutdown::Now } else { how };
+        let until = match how {
+            Shutdown::WaitForClients => "shutting down: waiting for the clients to leave",
+            Shutdown::WaitForServers => "shutting down: waiting for the transactions under way",
+            Shutdown::Now => "shutting down at once",
+        };
+        self.events().warn(Kind::Process, "", until);
         self.process.shutting_down.store(true, Ordering::Release);
         self.accepting.send_if_modified(|accepting| {
             let here = *accepting == Accepting::Here;

@@ -10,6 +10,7 @@ pub(crate) mod metrics;
 mod reload;
 mod result;
 mod show;
+pub(crate) mod status;
 
 use std::{
     ops::ControlFlow,

@@ -1,4 +1,4 @@
-//! Where metrics are to be had: the socket, and how many may ask at the same time.
+//! Where metrics and the status page are to be had: the socket, and how many may ask at the same time.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -61,6 +61,9 @@ pub(super) fn answer_on(listeners: Vec<TcpListener>, commands: &Arc<Commands>) {
     for listener in listeners {
         if let Ok(address) = listener.local_addr() {
             tracing::info!("metrics on http://{address}/metrics");
+            if commands.process.config().settings.status_page {
+                tracing::info!("status page on http://{address}/status");
+            }
         }
         tokio::spawn(accept(listener, Arc::clone(&permits), Arc::clone(commands)));
     }
@@ -90,17 +93,17 @@ async fn accept(listener: TcpListener, permits: Arc<Semaphore>, commands: Arc<Co
     loop {
         let accepted = async {
             let permit = Arc::clone(&permits).acquire_owned().await.ok();
-            listener.accept().await.map(|(stream, _)| (stream, permit))
+            listener.accept().await.map(|(stream, from)| (stream, from.ip(), permit))
         };
         let accepted = tokio::select! {
             accepted = accepted => accepted,
             _ = accepting.wait_for(|accepting| *accepting == Accepting::Elsewhere) => return,
         };
         match accepted {
-            Ok((stream, permit)) => {
+            Ok((stream, from, permit)) => {
                 let commands = Arc::clone(&commands);
                 tokio::spawn(async move {
-                    serve(stream, commands).await;
+                    serve(stream, from, commands).await;
                     drop(permit);
                 });
             }

@@ -11,16 +11,20 @@ mod statistics;
 mod succession;
 mod takeover;
 
-use std::{os::fd::OwnedFd, process::ExitCode, sync::Arc, thread};
+use std::{os::fd::OwnedFd, process::ExitCode, sync::Arc, thread, time::Duration};
 
 use mio::{Poll, Waker};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    admin::commands::{ApplyLog, Commands},
+    admin::{
+        commands::{ApplyLog, Commands},
+        status::keep_history,
+    },
     cli::{Source, Verbosity, pgbouncer},
     client::login::LoginShared,
     config::{Loaded, Problems, Settings},
+    events::Kind,
     net::{
         timer::Timer,
         tls::{ClientTls, ServerTls, TlsError},
@@ -31,6 +35,7 @@ use crate::{
         memory,
         message::{Message, WorkerHandle},
         process::{Live, MAX_WORKERS, Process, keep_names},
+        spans::export,
     },
 };
 
@@ -256,11 +261,17 @@ async fn listen_until_stopped(
     let commands = Arc::new(Commands::new(Arc::clone(process), source, apply_log));
     process.discover();
     tokio::spawn(keep_names(Arc::downgrade(process)));
+    tokio::spawn(export(Arc::downgrade(process)));
     let mut estate = Estate::new(pidfile);
     tokio::spawn(drop_idle_pools(Arc::downgrade(process)));
     for listener in listeners {
         tracing::info!("listening on {}", listener.name);
         estate.accept_on(listener, process, &commands);
+    }
+    let text = format!("pooler {} has started, pid {}", env!("CARGO_PKG_VERSION"), std::process::id());
+    process.pools.events.tell(Kind::Process, "", &text);
+    if settings.metrics_addr.is_some() {
+        tokio::spawn(keep_history(Arc::clone(&commands)));
     }
     metrics::answer_on(metrics, &commands);
     if let Some(endpoint) = settings.metrics_addr.clone().filter(|_| taken_over) {
@@ -284,9 +295,16 @@ async fn listen_until_stopped(
     );
     identity::notify_systemd("READY=1");
     signals::until_stopped(signals, &commands).await?;
+    if process.config().settings.otlp_endpoint.is_some() {
+        // A collector that hangs holds nobody up for longer.
+        let _ = tokio::time::timeout(LAST_SPANS, process.spans.flush()).await;
+    }
     drop(pidfile);
     Ok(())
 }
+
+/// So long the last spans may take on their way.
+const LAST_SPANS: Duration = Duration::from_secs(1);
 
 fn worker_count(settings: &Settings) -> usize {
     let cores = thread::available_parallelism().map_or(1, usize::from);

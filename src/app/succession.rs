@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     admin::commands::{Accepting, Commands, Shutdown},
+    events::Kind,
     worker::{message::Message, process::Process},
 };
 
@@ -123,7 +124,9 @@ async fn hand_over(
         // It is about to end. The successor sees that nobody answers.
         return;
     }
-    tracing::info!("process {pid} has taken over, waiting for all clients to leave");
+    let text = format!("process {pid} has taken over, waiting for all clients to leave");
+    process.pools.events.tell(Kind::Takeover, "", &text);
+    tracing::info!("{text}");
     for task in estate.accepting {
         // They end by themselves.
         let _ = task.await;

@@ -37,6 +37,7 @@ use tokio::{net::UnixListener, sync::mpsc::UnboundedReceiver};
 use super::sockets::SocketFile;
 use crate::{
     config::{PeerAddr, Settings},
+    events::Kind,
     net::{Socket, Stream},
     worker::{
         departure::{self, Departing, Parcel},
@@ -329,7 +330,9 @@ pub(super) fn receive(mut line: Line, process: &Arc<Process>) {
     if let Err(error) = ended {
         tracing::warn!("the old process gives no more clients: {error}");
     }
-    tracing::info!("{taken} clients have come from the old process");
+    let text = format!("{taken} clients have come from the old process");
+    process.pools.events.tell(Kind::Takeover, "", &text);
+    tracing::info!("{text}");
 }
 
 impl Line {

@@ -14,6 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::{
     ConsoleRight, LoggedIn,
     error::LoginError,
+    failures::FailedLogins,
     lookup::{Found, Lookups},
     password::{Dialogue, Proof},
     startup::{Replication, Request},
@@ -34,6 +35,8 @@ pub struct LoginShared {
     pub limits: Arc<ClientLimits>,
     pub secrets: SecretCache,
     pub lookups: Lookups,
+    /// Logins that did not come about.
+    pub failures: FailedLogins,
     /// User id of the process: its owner reaches the console through the unix socket without a password.
     uid: Option<u32>,
 }
@@ -42,7 +45,13 @@ impl LoginShared {
     /// Fails if the operating system has no random bytes.
     pub fn new() -> Result<Self, AuthError> {
         let uid = std::fs::metadata("/proc/self").ok().map(|metadata| metadata.uid());
-        Ok(Self { limits: Arc::default(), secrets: SecretCache::new()?, lookups: Lookups::default(), uid })
+        Ok(Self {
+            limits: Arc::default(),
+            secrets: SecretCache::new()?,
+            lookups: Lookups::default(),
+            failures: FailedLogins::default(),
+            uid,
+        })
     }
 }
 
@@ -122,6 +131,7 @@ pub async fn login(accepted: Accepted, context: &LoginContext) -> Result<Opened,
         }
         Err(error) => {
             login.log_failure(&error, started);
+            context.shared.failures.count(&error);
             if let Some(report) = error.report() {
                 report.write(&mut wire.out, Severity::Fatal);
                 wire.say_goodbye().await;

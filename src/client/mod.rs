@@ -3,6 +3,7 @@
 //! It ends with a `LoggedIn` that is handed to a worker, which sends AuthenticationOk and what follows.
 
 pub mod error;
+pub mod failures;
 mod ldap;
 pub mod limits;
 pub mod login;

@@ -45,6 +45,7 @@ pub use tokens::Token;
 use tokio::sync::{Notify, futures::Notified};
 
 pub use crate::config::{At, NodeAddress};
+use crate::events::Events;
 
 /// What a node is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,6 +192,8 @@ pub struct Cluster {
     pub floors: Arc<Floors>,
     /// What is known of the database's catalog.
     pub catalog: Arc<CatalogState>,
+    /// Where it is told what happens to nodes.
+    pub events: Arc<Events>,
     /// A monitor has been started.
     pub monitored: AtomicBool,
     /// Commits may be acknowledged before they are flushed: inserted positions count.
@@ -239,6 +242,7 @@ impl Cluster {
             exact_wanted: AtomicBool::new(false),
             floors: Arc::default(),
             catalog: Arc::default(),
+            events: Arc::default(),
             monitored: AtomicBool::new(false),
             async_commits: Arc::default(),
             poll_wanted: AtomicBool::new(false),

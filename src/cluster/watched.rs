@@ -14,6 +14,7 @@ use super::{
     epochs::Mark,
     monitor::Monitor,
 };
+use crate::events::Kind;
 
 /// Between questions to a replica that has not caught up: at once at first, then longer and longer.
 const EAGER: u32 = 3;
@@ -318,10 +319,18 @@ impl Monitor {
         let (database, name, role) = (&cluster.database, cluster.node_name(index), ruling.role);
         let reason = ruling.reason.as_deref().or(node.trouble.as_deref());
         let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-        if role.is_out() || before == Role::Primary {
-            tracing::warn!("database {database}: node {name} was {before}, is {role}{reason}");
+        let text = format!("node {name} was {before}, is {role}{reason}");
+        let another = role == Role::Primary && before != Role::Unknown && before != role;
+        let kind = if another { Kind::Failover } else { Kind::Node };
+        if role.is_out() || before == Role::Primary && role != before {
+            cluster.events.warn(kind, database, &text);
         } else {
-            tracing::info!("database {database}: node {name} was {before}, is {role}{reason}");
+            cluster.events.tell(kind, database, &text);
+        }
+        if role.is_out() || before == Role::Primary {
+            tracing::warn!("database {database}: {text}");
+        } else {
+            tracing::info!("database {database}: {text}");
         }
     }
 

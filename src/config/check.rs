@@ -2,7 +2,11 @@
 //!
 //! Runs after everything was read; forms and bounds of single values are the codecs' work.
 
-use std::{fs::File, net::SocketAddr, path::PathBuf};
+use std::{
+    fs::File,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use super::{
     At, AuthType, Config, Database, Settings, SslMode,
@@ -23,6 +27,7 @@ pub(super) fn check(reader: &mut Reader<'_>) {
     tls_towards_clients(reader, &config.settings);
     tls_towards_servers(reader, &config.settings);
     directory(reader, &config.settings);
+    status_page(reader, &config);
     certificates_as_proof(reader, &config);
     users(reader);
     if config.settings.default_pool_size > 0
@@ -115,6 +120,35 @@ fn tls_towards_servers(reader: &mut Reader<'_>, settings: &Settings) {
         ("server_tls_key_file", &settings.server_tls_key_file),
     );
     readable(reader, "server_tls_ca_file", settings.server_tls_ca_file.as_ref());
+}
+
+/// Passwords of operators go there in clear.
+fn status_page(reader: &mut Reader<'_>, config: &Config) {
+    let settings = &config.settings;
+    if !settings.status_page {
+        return;
+    }
+    let Some(endpoint) = &settings.metrics_addr else {
+        let problem =
+            reader.at("pooler", "status_page", "status_page needs metrics_addr, where it is served");
+        return reader.problems.push(problem.remedy("set metrics_addr = 9127"));
+    };
+    let known = |name: &String| config.users.get(name).is_some_and(|user| user.password.is_some());
+    if !settings.admin_users.iter().chain(&settings.stats_users).any(known) {
+        let message = "nobody can see the status page: no user of the console has a password here";
+        let problem = reader.at("pooler", "status_page", message);
+        let remedy = "name a user with a password in admin_users or stats_users";
+        reader.warnings.push(problem.remedy(remedy));
+    }
+    let local =
+        endpoint.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) || endpoint.host == "localhost";
+    if !local {
+        let message = format!("passwords for the status page cross the network to {endpoint} in clear text");
+        let problem = reader.at("pooler", "status_page", message);
+        let remedy =
+            "let metrics_addr be one of the machine itself (127.0.0.1), with a proxy that has TLS in front";
+        reader.warnings.push(problem.remedy(remedy));
+    }
 }
 
 /// Names in certificates prove nothing unless an authority vouches for them.

@@ -42,7 +42,7 @@ pub use self::{
     resolve::{Lookup, is_console},
     settings::{SETTINGS, Settings, ShownSetting},
     table::{Change, Row, SettingError},
-    value::{Endpoint, Input},
+    value::{Endpoint, HttpUrl, Input},
 };
 pub(crate) use self::{upstream::parse_listen, value::host_and_port};
 use crate::error::Secret;

@@ -6,12 +6,12 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    AuthType, ClientPlacement, Currval, Endpoint, LoadBalanceHosts, LogFormat, PoolMode, ReadConsistency,
-    Route, SessionFunctions, SessionState, SslMode,
+    AuthType, ClientPlacement, Currval, Endpoint, HttpUrl, LoadBalanceHosts, LogFormat, PoolMode,
+    ReadConsistency, Route, SessionFunctions, SessionState, SslMode,
     table::{Change, Row, SettingError, default_of, find},
     value::{
-        AtLeast, Bytes, COUNT, Choice, Codec, EndpointText, FilePath, Flag, Input, List, Mode, Number, Text,
-        Time, Word,
+        AtLeast, Bytes, COUNT, Choice, Codec, EndpointText, FilePath, Flag, HttpUrlText, Input, List, Mode,
+        Number, Text, Time, Word,
     },
 };
 
@@ -448,6 +448,19 @@ settings! {
         /// reached). `ADDRESS:PORT`, or a port alone for 127.0.0.1; `*` for all addresses; empty: nowhere. Nobody has to prove who he is
         /// there.
         metrics_addr: Option<Endpoint> = "", EndpointText, Restart, "Not in PgBouncer.";
+        /// Serve a status page there, at `/status`: nodes with roles and lag, pools, throughput and latency, what has happened lately,
+        /// and with `query_statistics` the statements that take the most time. It is for `admin_users` and `stats_users`, who prove who
+        /// they are by HTTP Basic with the passwords (or hashes, or SCRAM secrets) that the configuration has of them; whom only
+        /// `auth_query` or others know is refused. There is no TLS: let it listen for the machine itself, or have a proxy in front.
+        status_page: bool = "false", Flag, Live, "Not in PgBouncer.";
+        /// Where traces of OpenTelemetry are sent (OTLP by HTTP, as JSON, at `/v1/traces`): a span for each transaction that is traced,
+        /// with wait, execution, node, route, rows and errors, and no texts or values; empty: nowhere. Transactions that are sent
+        /// without waiting for each other's ends have one together. What the collector does not take
+        /// in time is dropped, and counted. With `https://` its certificate is checked against `server_tls_ca_file` and the host.
+        otlp_endpoint: Option<HttpUrl> = "", HttpUrlText, Live, "Not in PgBouncer.";
+        /// With `otlp_endpoint`: one in so many transactions is traced; 0: none is. A transaction in one of whose texts a comment of
+        /// sqlcommenter has a `traceparent`, at the end or the start, belongs to that trace, and is traced if its flag says so.
+        trace_sample: u32 = "1000", COUNT, Live, "Not in PgBouncer.";
     }
 }
 

@@ -3,6 +3,7 @@
 //! Connections are opened and logged in with tokio (sequential code, off the workers) and then handed to a
 //! worker as plain non-blocking sockets, with the TLS session beside them.
 
+pub mod http;
 pub mod timer;
 pub mod tls;
 pub mod wire;

@@ -87,6 +87,40 @@ impl Distribution {
         }
     }
 
+    /// What came since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut since = *self;
+        for (count, before) in since.0.iter_mut().zip(earlier.0) {
+            *count = count.saturating_sub(before);
+        }
+        since
+    }
+
+    /// The time (microseconds) that such a part of all is within, about; `None`: there are none. What is longer than the last
+    /// bucket counts as that.
+    pub fn quantile(&self, part: f64) -> Option<u64> {
+        let rank = self.count() as f64 * part;
+        let mut below = 0_u64;
+        let mut start = 0_u64;
+        for (end, count) in self.buckets() {
+            let end = end.unwrap_or(start);
+            if count > 0 && (below + count) as f64 >= rank {
+                let within = (rank - below as f64) / count as f64;
+                let width = end.saturating_sub(start) as f64 * within.clamp(0.0, 1.0);
+                // Less than the width of a bucket: no more than 2^26.
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "from 0 to 2^26"
+                )]
+                return Some(start + width as u64);
+            }
+            below += count;
+            start = end;
+        }
+        None
+    }
+
     /// How many were counted.
     pub fn count(&self) -> u64 {
         self.0.iter().sum()
@@ -115,6 +149,26 @@ mod tests {
         let ends: Vec<u64> = (0..BUCKETS).filter_map(end_of).collect();
         assert!(ends.is_sorted() && ends.len() == BUCKETS - 1, "{ends:?}");
         assert_eq!((ends[0], ends[1], ends[2], ends[BUCKETS - 2]), (64, 96, 128, 1 << 26));
+    }
+
+    #[test]
+    fn quantiles_lie_in_the_bucket_that_holds_them() {
+        let shard = Histogram::default();
+        let all = |shard: &Histogram| {
+            let mut all = Distribution::default();
+            all.add(shard);
+            all
+        };
+        assert_eq!(all(&shard).quantile(0.5), None);
+        (0..90).for_each(|_| shard.add(100));
+        let before = all(&shard);
+        (0..10).for_each(|_| shard.add(5_000));
+        let quantile = |part| all(&shard).quantile(part).unwrap();
+        assert!((96..=128).contains(&quantile(0.5)) && (96..=128).contains(&quantile(0.9)));
+        assert!((4_096..=6_144).contains(&quantile(0.95)) && quantile(0.99) > quantile(0.95));
+        assert!(all(&shard).since(&before).quantile(0.0).unwrap() >= 4_096);
+        shard.add(u64::MAX);
+        assert_eq!(quantile(1.0), 1 << 26);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::{
     },
     config::{Config, Database, NodeAddress, User},
     error::Secret,
+    events::Events,
     net::tls::ServerTls,
     server::{ConnectSpec, Credentials, Keepalive, Names, ServerAddress},
 };
@@ -24,11 +25,14 @@ pub struct Pools {
     workers: usize,
     /// Of hosts.
     pub names: Arc<Names>,
+    /// What has happened lately.
+    pub events: Arc<Events>,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
+    events: Arc<Events>,
     pools: HashMap<PoolKey, Arc<Pool>>,
     databases: BTreeMap<String, Arc<DatabaseState>>,
     /// Of databases that have nodes.
@@ -58,7 +62,9 @@ pub struct Context<'a> {
 impl Pools {
     /// None yet.
     pub fn new(workers: usize) -> Self {
-        Self { workers, names: Arc::default(), inner: Mutex::default() }
+        let events: Arc<Events> = Arc::default();
+        let inner = Inner { events: Arc::clone(&events), ..Inner::default() };
+        Self { workers, names: Arc::default(), events, inner: Mutex::new(inner) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -414,10 +420,11 @@ impl Inner {
             return Some(Arc::clone(known));
         }
         let name = database.name.clone();
-        let cluster = match self.legacies.remove(&database.name) {
+        let mut cluster = match self.legacies.remove(&database.name) {
             Some(legacy) => Cluster::after(name, nodes, legacy),
             None => Cluster::new(name, nodes),
         };
+        cluster.events = Arc::clone(&self.events);
         cluster.set_leader(discovery::leader_of(database, &self.found).as_ref());
         let cluster = Arc::new(cluster);
         self.clusters.insert(database.name.clone(), Arc::clone(&cluster));

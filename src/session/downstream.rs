@@ -464,7 +464,9 @@ impl Downstream<'_> {
             self.completed += 1;
             self.server.ending.on_tag(tag);
             self.note_drawn(tag);
-            self.server.rows += rows_of(tag);
+            let rows = rows_of(tag);
+            self.server.rows += rows;
+            self.server.rows_told = self.server.rows_told.saturating_add(rows);
             self.server.traces.on_tag(tag);
             self.server.commits |= matches!(tag, b"COMMIT" | b"CALL" | b"DO");
             self.server.savepoint |= tag == b"SAVEPOINT";

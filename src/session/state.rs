@@ -139,6 +139,8 @@ pub struct ServerSession {
     /// Requests that have been answered and nobody has counted yet.
     pub done: Vec<Done>,
     pub(super) bound: Option<Bound>,
+    /// Rows that it has told its clients of.
+    pub rows_told: u64,
     /// Of the request that is being answered: rows, and whether there was an error.
     pub(super) rows: u64,
     pub(super) failed: bool,
@@ -264,6 +266,7 @@ impl ServerSession {
             errors: Vec::new(),
             done: Vec::new(),
             bound: None,
+            rows_told: 0,
             rows: 0,
             failed: false,
             said: 0,

@@ -19,6 +19,7 @@ mod numbers;
 mod scan;
 mod shape;
 mod targets;
+pub mod traceparent;
 pub mod traces;
 
 use std::hash::BuildHasher as _;

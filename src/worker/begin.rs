@@ -39,6 +39,11 @@ impl HeldBegin {
         held_mode(&class_of(text, client)).map(|mode| Self { text: text.into(), mode })
     }
 
+    /// What its client has written.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
     /// The answer to it.
     pub(super) fn answer(&self) -> Answer {
         Answer::Done(tag_of(&self.text))

@@ -1,5 +1,6 @@
 //! Why requests go where they go: what is counted, and what operators are told.
 
+use super::scan::Scan;
 use crate::sql::{Class, Hint, Kind, Why};
 
 /// Why a request goes where it goes.
@@ -49,6 +50,11 @@ impl Decision {
     /// A replica was chosen.
     pub(super) fn is_replica(self) -> bool {
         matches!(self, Self::Read | Self::ReadOnlyTransaction | Self::AskedReplica)
+    }
+
+    /// Some node was chosen.
+    pub(super) fn has_a_node(self) -> bool {
+        !matches!(self, Self::None | Self::Waits(_) | Self::NoPrimary | Self::LacksReplica)
     }
 
     /// It waits for a replica to catch up, and goes to the primary if none does.
@@ -114,6 +120,39 @@ impl Decision {
             Self::Waits(_) => "hold: stale",
             Self::NoPrimary => "hold: no_primary",
             Self::LacksReplica => "hold: no_replica",
+        }
+    }
+}
+
+/// What a request was taken for, wherever it was asked to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RequestClass {
+    Read,
+    /// A transaction that may only read.
+    ReadOnly,
+    /// A transaction that may write.
+    Transaction,
+    /// It may write, or cannot be told.
+    Other(Why),
+}
+
+impl RequestClass {
+    pub(super) fn of(scan: &Scan) -> Self {
+        match scan.begins {
+            Some(mode) if mode.read_only == Some(true) => Self::ReadOnly,
+            Some(_) => Self::Transaction,
+            None if scan.reads_only => Self::Read,
+            None => Self::Other(scan.why),
+        }
+    }
+
+    /// One word; of what may write the reason, as in SHOW WHY.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::ReadOnly => "read_only",
+            Self::Transaction => "transaction",
+            Self::Other(why) => why.as_str(),
         }
     }
 }

@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     error::Printable,
+    events::Kind,
     pool::Pool,
     server::{ConnectError, ListeningSession, Notifications, QueryError},
     worker::{message::Message, process::Process},
@@ -230,12 +231,11 @@ async fn listen(
     let reason = end.to_string();
     match end {
         End::Unused | End::Killed => {}
-        _ => tracing::warn!(
-            database = listener.database,
-            user = listener.user,
-            "the connection that listens for clients has ended: {}",
-            Printable(&reason)
-        ),
+        _ => {
+            let text = format!("the connection that listens for clients has ended: {}", Printable(&reason));
+            process.pools.events.warn(Kind::Listener, &listener.database, &text);
+            tracing::warn!(database = listener.database, user = listener.user, "{text}");
+        }
     }
     for worker in &process.workers {
         worker.send(Message::Deaf { listener: listener.id, end: end.clone() });

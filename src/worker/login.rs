@@ -21,6 +21,7 @@ use crate::{
     client::{LoggedIn, startup::Replication},
     config::Currval,
     error::{Printable, Report as _},
+    events::Kind,
     net::wire::Wire,
     pool::{Failure, Pool, Welcome, definitions::Site},
     protocol::{
@@ -278,6 +279,10 @@ impl Worker {
     }
 
     fn insert_server(&mut self, index: usize, pool: &Arc<Pool>, generation: u64, login: ServerLogin) {
+        if pool.seat.is_none() && pool.failure().is_some() {
+            let text = format!("{} can be used again as {}", login.host, pool.key.user);
+            self.process.pools.events.tell(Kind::Server, &pool.key.database, &text);
+        }
         pool.set_failure(None);
         let differ = !pool.settings().is_one_place();
         let settable = login.parameters.iter().filter(|(n, _)| params::is_settable(n));
@@ -346,6 +351,7 @@ impl Worker {
             transaction_start: 0,
             query_start: 0,
             waited: 0,
+            recording: None,
             measured: 0,
             answered: 0,
             heard: true,
@@ -376,8 +382,14 @@ impl Worker {
             Printable(message.strip_prefix("server login failed: ").unwrap_or(&message)),
             failure.pause
         );
-        if let Some(seat) = &pool.seat {
-            seat.cluster.suspect();
+        match &pool.seat {
+            Some(seat) => seat.cluster.suspect(),
+            // Nodes are told of by those who watch them.
+            None if pool.failure().is_none() => {
+                let text = format!("{} cannot be used as {}: {message}", settings.host_text(), pool.key.user);
+                self.process.pools.events.warn(Kind::Server, &pool.key.database, &text);
+            }
+            None => {}
         }
         // A node that starts or stops is not the last word where there are others.
         let passing = pool.seat.is_some() && failure.sqlstate.starts_with("57P");

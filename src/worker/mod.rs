@@ -49,6 +49,7 @@ mod routing;
 mod scan;
 pub(crate) mod server;
 mod settings;
+pub(crate) mod spans;
 mod suspend;
 mod tick;
 mod tokens;
@@ -126,6 +127,8 @@ pub(crate) struct Worker {
     queries: Queries,
     /// Queries that were answered while some are logged.
     answered: u64,
+    /// Transactions that no traceparent decides about, while some are traced.
+    traced: u64,
     spare: replay::Spare,
     /// Stands for the client of a server whose client has left.
     nobody: ClientSession,
@@ -210,6 +213,7 @@ impl Worker {
             classes: classes::Classes::default(),
             queries,
             answered: 0,
+            traced: 0,
             spare: replay::Spare::default(),
             nobody,
             now: process.clock.micros(),

@@ -36,6 +36,7 @@ use crate::{
         login::secret_length,
         message::{ClientRef, Message, WorkerHandle},
         peers::Peers,
+        spans::Spans,
     },
 };
 
@@ -118,6 +119,7 @@ pub(crate) struct Process {
     pub(crate) predecessor: OnceLock<PathBuf>,
     pub(crate) discovery: Discovery,
     pub(crate) listeners: Listeners,
+    pub(crate) spans: Spans,
     pub(crate) logins: Arc<LoginShared>,
     pub(crate) runtime: Handle,
     /// No new clients; waiting for the old ones.
@@ -156,6 +158,7 @@ impl Process {
             predecessor: OnceLock::new(),
             discovery: Discovery::default(),
             listeners: Listeners::default(),
+            spans: Spans::default(),
             workers,
             logins,
             runtime,

@@ -2,6 +2,7 @@
 
 use super::{
     READS_PER_TURN, Worker,
+    begin::HeldBegin,
     client::{ClientState, Discarding, Refusal},
     conn::Conn,
     own::Said,
@@ -299,13 +300,17 @@ impl Worker {
         staging.clear();
         let mut out = Outgoing::new(input, &mut staging);
         let mut answer = 0;
+        let passing = client.session.passing;
+        let (mut first, mut held) = (false, None);
         // Not into the middle of a message (the rest of COPY data whose COPY has failed).
         if server.session.is_free() && client.session.passing == 0 {
             answer = server.session.adopt(&mut client.session, |sql| encode::query(out.inject(), sql));
             server.transaction_start = self.now;
             server.session.forget_bound();
+            first = true;
             if let Some(begin) = client.routing.as_mut().and_then(|routing| routing.begin.take()) {
                 begin.send(&mut server.session, out.inject());
+                held = self.config.settings.otlp_endpoint.is_some().then(|| begin.clone());
                 if let Some(attempt) = &mut server.routed.attempt {
                     attempt.begin = Some(begin);
                 }
@@ -348,6 +353,11 @@ impl Worker {
             server.query_start = self.now;
         }
         self.staging = reusable(staging);
+        if self.traces() {
+            let sent = input.get(..used).unwrap_or_default();
+            let first = first.then(|| held.as_ref().map(HeldBegin::text));
+            self.span_sent((slot, server_slot), sent, passing, counts.queries, first);
+        }
         if let Some(habit) = habit {
             self.note_habit(slot, habit);
         }

@@ -174,6 +174,7 @@ impl Worker {
             shard.wait_times.add(waited);
             server.waited = waited;
         }
+        let waited = server.waited;
         client.state = ClientState::Linked(server_slot);
         client.since = self.now;
         server.heard &= client.listening.is_some();
@@ -192,6 +193,9 @@ impl Worker {
         server.transaction_start = self.now;
         server.query_start = 0;
         self.link_routed(client_slot, server_slot);
+        if self.traces() {
+            self.span_waited(server_slot, waited);
+        }
     }
 
     /// A client that got a server from the queue turned out to need none (its message is not complete yet).
@@ -227,6 +231,7 @@ impl Worker {
 
     /// A server without a client: reset it if need be, and free it. `left`: its client has gone for good.
     pub(super) fn recover(&mut self, slot: usize, left: bool) {
+        self.end_span(slot, Some(if left { "client disconnected" } else { "not completed" }));
         let Some(server) = self.servers.get_mut(slot) else { return };
         server.query_start = 0;
         server.transaction_start = 0;
@@ -438,6 +443,7 @@ impl Worker {
             self.remove_idle(slot);
         }
         self.unpin(slot);
+        self.end_span(slot, Some("connection closed"));
         let Some(mut server) = self.servers.try_remove(slot) else { return };
         server.leave_unknown();
         server.end_work();

@@ -197,6 +197,7 @@ impl Worker {
         let Some(shard) = server.pool.shards.get(self.id) else { return };
         let stats = &shard.stats;
         stats.sent.add(u64::try_from(read).unwrap_or(0));
+        let error = server.session.errors.first().copied();
         server.session.errors.drain(..).for_each(|code| shard.errors.add(code));
         if ready > 0 {
             server.answered = self.now;
@@ -211,6 +212,9 @@ impl Worker {
             stats.transaction_time.add(time);
             shard.transaction_times.share(time, transactions);
             server.transaction_start = self.now;
+        }
+        if server.recording.is_some() {
+            self.span_answered(slot, error, transactions);
         }
     }
 

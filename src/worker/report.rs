@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::{
     Worker,
     client::{Client, ClientState},
+    decision::RequestClass,
     queries::QueryRow,
+    routing::Routing,
     server::ServerState,
 };
 use crate::{
@@ -54,8 +56,8 @@ pub(crate) struct PoolRow {
     pub(crate) sv_used: u64,
     pub(crate) sv_tested: u64,
     pub(crate) sv_login: u64,
-    /// Those of the above that stay with a client between its transactions.
-    pub(crate) sv_pinned: u64,
+    /// Those of the above that stay with a client between its transactions, by the number of the reason.
+    pub(crate) pinned: [u64; Bond::ALL.len()],
     /// Longest wait of those in the queue, in microseconds.
     pub(crate) maxwait: u64,
 }
@@ -95,6 +97,9 @@ pub(crate) struct ClientRow {
     pub(crate) prepared_statements: usize,
     /// Where its last request went, and why; empty where there is no choice.
     pub(crate) route: &'static str,
+    /// The node that it went to, and what it was taken for; the same.
+    pub(crate) node: String,
+    pub(crate) class: &'static str,
 }
 
 /// One server.
@@ -179,7 +184,9 @@ impl Worker {
                 ServerState::BeingCanceled => row.sv_being_canceled += 1,
             }
             row.cl_active_cancel_req += u64::from(server.cancels);
-            row.sv_pinned += u64::from(server.pin.is_some());
+            if let Some(count) = server.pin.and_then(|pin| row.pinned.get_mut(pin.bond as usize)) {
+                *count += 1;
+            }
         }
         rows
     }
@@ -189,6 +196,8 @@ impl Worker {
             .iter()
             .map(|(_, client)| {
                 let waiting = client.state.is_waiting();
+                let (routing, node) = self.last_decision(client).unzip();
+                let node = node.flatten();
                 ClientRow {
                     id: client.session.id,
                     user: client.info.user.clone(),
@@ -210,15 +219,20 @@ impl Worker {
                     tls: client.info.tls.clone(),
                     application_name: name_in(&client.session.label),
                     prepared_statements: client.session.statement_count(),
-                    route: self.route_of(client),
+                    route: routing.map_or("", |routing| routing.why.as_str()),
+                    node: node.cloned().unwrap_or_default(),
+                    class: routing.and_then(|routing| routing.class).map_or("", RequestClass::as_str),
                 }
             })
             .collect()
     }
 
-    fn route_of(&self, client: &Client) -> &'static str {
-        let routing = client.routing.as_ref().filter(|_| self.cluster_of(client).is_some());
-        routing.map_or("", |routing| routing.why.as_str())
+    /// What its last request was taken for, and where that went, in databases with nodes.
+    fn last_decision<'a>(&'a self, client: &'a Client) -> Option<(&'a Routing, Option<&'a String>)> {
+        let routing = client.routing.as_deref().filter(|_| self.cluster_of(client).is_some())?;
+        // What waits for a node is with the one before.
+        let node = self.shards.get(client.shard).filter(|_| routing.why.has_a_node());
+        Some((routing, node.map(|shard| &shard.pool.key.node)))
     }
 
     fn server_rows(&self) -> Vec<ServerRow> {

@@ -13,7 +13,7 @@ use std::{
 use super::{
     Worker,
     client::Client,
-    decision::Decision,
+    decision::{Decision, RequestClass},
     replay::Elsewhere,
     routing::{Routing, WaitingRead},
     scan::Scan,
@@ -98,7 +98,7 @@ impl Worker {
         let (node, why) = self.decide(slot, &scan);
         let Some(client) = self.clients.get_mut(slot) else { return Target::Hold };
         let routing = client.routing.get_or_insert_default();
-        routing.why = why;
+        (routing.why, routing.class) = (why, Some(RequestClass::of(&scan)));
         routing.note(scan.attaches);
         if scan.reads_a_snapshot() && node.is_some() && !why.is_replica() {
             routing.ahead = 0;

@@ -3,7 +3,7 @@
 use super::{
     answer::invalid_value,
     begin::HeldBegin,
-    decision::Decision,
+    decision::{Decision, RequestClass},
     own::Own,
     release::ClientError,
     replay::Elsewhere,
@@ -40,6 +40,8 @@ pub(crate) struct Routing {
     pub(super) waiting: Option<WaitingRead>,
     /// Why its last request went where it went.
     pub(crate) why: Decision,
+    /// What that was taken for; `None`: there was none.
+    pub(super) class: Option<RequestClass>,
 }
 
 /// What a client has seen on the primary before it was acknowledged: to it replicas must show no less.

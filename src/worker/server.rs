@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use tokio::sync::oneshot;
 
-use super::{conn::Conn, long::Pace, message::CancelJob, pins::Pin, routed::Routed};
+use super::{conn::Conn, long::Pace, message::CancelJob, pins::Pin, routed::Routed, spans::Recording};
 use crate::{
     cluster::CatalogState,
     pool::Pool,
@@ -66,6 +66,8 @@ pub(crate) struct Server {
     pub(crate) query_start: u64,
     /// How long its client has waited for it, until that has been counted.
     pub(crate) waited: u64,
+    /// What is noted of its transaction, while some are traced.
+    pub(crate) recording: Option<Box<Recording>>,
     /// When the last of its requests that are measured was answered.
     pub(crate) measured: u64,
     /// When its last reply ended: since then a transaction that is open has been idle.

@@ -39,7 +39,7 @@ fn result_sets() -> Vec<(&'static str, Vec<(&'static str, u32)>)> {
         ("SOCKETS", connections.iter().copied().chain(list(I, buffers)).collect()),
         ("ACTIVE_SOCKETS", connections.iter().copied().chain(list(I, buffers)).collect()),
         // The last ones are not PgBouncer's, and not of 1.25 in DATABASES and STATS.
-        ("CLIENTS", connections.iter().copied().chain([("route", T)]).collect()),
+        ("CLIENTS", connections.iter().copied().chain(["route", "node", "class"].map(|name| (name, T))).collect()),
         ("SERVERS", connections.into_iter().chain([("pinned", T)]).collect()),
         (
             "POOLS",

@@ -23,19 +23,19 @@ use crate::{
 };
 
 /// A pooler with metrics.
-struct Seen {
-    pooler: Pooler,
-    port: u16,
+pub(crate) struct Seen {
+    pub(crate) pooler: Pooler,
+    pub(crate) port: u16,
 }
 
 /// An answer.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
-fn exchange(port: u16, request: &[u8]) -> Answer {
+pub(crate) fn exchange(port: u16, request: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     // Whoever is refused early may find the connection closed.
@@ -48,7 +48,7 @@ fn exchange(port: u16, request: &[u8]) -> Answer {
     Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
-fn get(port: u16, path: &str) -> Answer {
+pub(crate) fn get(port: u16, path: &str) -> Answer {
     exchange(port, format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
 }
 
@@ -65,13 +65,13 @@ fn scrape(port: u16) -> BTreeMap<String, f64> {
 }
 
 impl Seen {
-    fn start(setup: Setup) -> Self {
+    pub(crate) fn start(setup: Setup) -> Self {
         let port = free_port().unwrap();
         Self { pooler: setup.setting(&format!("metrics_addr = {port}")).start(), port }
     }
 
     /// The sum of the samples of this name that have all these labels.
-    fn sum(&self, name: &str, labels: &[&str]) -> f64 {
+    pub(crate) fn sum(&self, name: &str, labels: &[&str]) -> f64 {
         let samples = scrape(self.port);
         let of = |key: &&String| {
             let (own, rest) = key.split_once('{').unwrap_or((key, ""));
@@ -80,7 +80,7 @@ impl Seen {
         samples.keys().filter(of).map(|key| samples[key]).sum()
     }
 
-    fn wait_for(&self, name: &str, labels: &[&str], expected: f64) {
+    pub(crate) fn wait_for(&self, name: &str, labels: &[&str], expected: f64) {
         let mut last = 0.0;
         let met = wait_until(PATIENCE, || {
             last = self.sum(name, labels);
@@ -177,8 +177,11 @@ fn clients_and_servers_are_shown_by_what_they_do() {
     assert!(seen.sum("pooler_wait_duration_seconds_sum", &[OF_APP]) >= 0.02);
     seen.wait_for("pooler_servers", &[OF_APP, &state("idle")], 1.0);
     holder.sql("SELECT pg_advisory_lock(1)");
-    assert_eq!(seen.sum("pooler_servers_pinned", &[OF_APP]), 1.0);
+    assert_eq!(seen.sum("pooler_servers_pinned", &[OF_APP, "reason=\"advisory lock\""]), 1.0);
+    assert_eq!(seen.sum("pooler_servers_pinned", &[]), 1.0);
     assert_eq!(seen.sum("pooler_pins_total", &[OF_APP, "reason=\"advisory lock\""]), 1.0);
+    holder.sql("SELECT pg_advisory_unlock(1)");
+    seen.wait_for("pooler_servers_pinned", &[OF_APP, "reason=\"advisory lock\""], 0.0);
     drop(idle);
     seen.wait_for("pooler_client_connections", &[], 2.0);
 }
@@ -220,6 +223,44 @@ fn errors_are_counted_by_sqlstate_and_by_who_gives_them() {
     let series = scrape(seen.port).into_keys().filter(|key| key.starts_with("pooler_errors_total"));
     assert!(series.count() < 100);
     assert!(errors("server", "other") > 10.0);
+}
+
+#[test]
+fn failed_logins_are_counted_by_reason() {
+    let database = Database::new();
+    let setup = Setup::new(&database).setting("client_login_timeout = \"300ms\"");
+    let seen = Seen::start(setup.setting("max_user_client_connections = 1"));
+    let failed = |reason: &str| seen.sum("pooler_failed_logins_total", &[&format!("reason=\"{reason}\"")]);
+    // Whether it listens was found out by a connection that said nothing.
+    assert_eq!(seen.sum("pooler_failed_logins_total", &[]), failed("closed"));
+    let before = failed("closed");
+    let login = |user: &str, database: &str, password: &str| {
+        Raw::open(seen.pooler.port).try_login(user, database, password, &[]).expect_err("it got in");
+    };
+    login("app", &database.name, "wrong");
+    login("nobody", &database.name, "wrong");
+    login("app", "nowhere", &password_of("app"));
+    login("app", "pooler", &password_of("app"));
+    let held = seen.pooler.connect();
+    login("app", &database.name, &password_of("app"));
+    // Neither a startup packet nor TLS.
+    let mut stream = TcpStream::connect(("127.0.0.1", seen.pooler.port)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let silent = TcpStream::connect(("127.0.0.1", seen.pooler.port)).unwrap();
+    drop(TcpStream::connect(("127.0.0.1", seen.pooler.port)).unwrap());
+    for (reason, count) in [
+        ("password", 2.0),
+        ("no_database", 1.0),
+        ("not_allowed", 1.0),
+        ("limit", 1.0),
+        ("protocol", 1.0),
+        ("timeout", 1.0),
+        ("closed", before + 1.0),
+    ] {
+        seen.wait_for("pooler_failed_logins_total", &[&format!("reason=\"{reason}\"")], count);
+    }
+    assert_eq!(failed("tls") + failed("lookup"), 0.0);
+    drop((held, silent));
 }
 
 #[test]

@@ -71,6 +71,36 @@ fn show_routes_counts_requests_by_reason() {
 }
 
 #[test]
+fn show_clients_tells_of_each_client_what_its_last_request_was_and_where_it_went() {
+    let cluster = nodes();
+    let pooler = start(&cluster, |setup| setup);
+    let mut client = client(&pooler, "app");
+    let primary = cluster.node(0).port.to_string();
+    let mut last = |sql: &[&str]| {
+        sql.iter().for_each(|sql| drop(client.sql(sql)));
+        let mut rows =
+            show(&pooler, "SHOW CLIENTS").into_iter().filter(|row| row["database"] == "replicated");
+        let row = rows.next_back().unwrap();
+        let at = if row["node"].ends_with(&primary) { "primary" } else { "replica" };
+        assert!(!row["node"].is_empty(), "{row:?}");
+        [row["class"].clone(), row["route"].clone(), at.to_owned()]
+    };
+    for (sql, expected) in [
+        (&["SELECT count(*) FROM item"][..], ["read", "replica: read", "replica"]),
+        (&["UPDATE target SET x = 9 WHERE id = 2"], ["statement", "primary: statement", "primary"]),
+        (&["SELECT nextval('seq')"], ["function", "primary: function", "primary"]),
+        (&["/* pooler: primary */ SELECT count(*) FROM item"], ["read", "primary: asked", "primary"]),
+        (
+            &["BEGIN READ ONLY", "SELECT count(*) FROM item", "COMMIT"],
+            ["read_only", "replica: read_only", "replica"],
+        ),
+        (&["BEGIN", "SELECT count(*) FROM item", "COMMIT"], ["transaction", "primary: statement", "primary"]),
+    ] {
+        assert_eq!(last(sql), expected, "{sql:?}");
+    }
+}
+
+#[test]
 fn show_why_says_what_happens() {
     let cluster = nodes();
     let pooler = start(&cluster, |setup| setup);

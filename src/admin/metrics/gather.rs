@@ -28,81 +28,85 @@ const ALL: &str = "*";
 
 /// All numbers of one moment.
 #[derive(Debug)]
-pub(super) struct Snapshot {
+pub(in crate::admin) struct Snapshot {
     /// Unix time in microseconds.
-    pub(super) started: u64,
-    pub(super) workers: usize,
-    pub(super) clients: u64,
-    pub(super) max_clients: u64,
-    pub(super) consoles: u64,
-    pub(super) statements: usize,
-    pub(super) paused: bool,
-    pub(super) shutting_down: bool,
-    pub(super) usage: Usage,
-    pub(super) pools: BTreeMap<PoolKey, PoolSample>,
-    pub(super) databases: BTreeMap<String, DatabaseSample>,
-    pub(super) nodes: Vec<NodeSample>,
-    pub(super) listeners: Vec<ListenerSample>,
+    pub(in crate::admin) started: u64,
+    pub(in crate::admin) workers: usize,
+    pub(in crate::admin) clients: u64,
+    pub(in crate::admin) max_clients: u64,
+    pub(in crate::admin) consoles: u64,
+    pub(in crate::admin) statements: usize,
+    pub(in crate::admin) paused: bool,
+    pub(in crate::admin) shutting_down: bool,
+    pub(in crate::admin) usage: Usage,
+    pub(in crate::admin) pools: BTreeMap<PoolKey, PoolSample>,
+    pub(in crate::admin) databases: BTreeMap<String, DatabaseSample>,
+    pub(in crate::admin) nodes: Vec<NodeSample>,
+    pub(in crate::admin) listeners: Vec<ListenerSample>,
+    pub(in crate::admin) failed_logins: Vec<(&'static str, u64)>,
+    pub(in crate::admin) spans: [(&'static str, u64); 3],
 }
 
 /// A distribution of times, and their sum in microseconds.
 #[derive(Debug, Default)]
-pub(super) struct Times {
-    pub(super) sum: u64,
-    pub(super) distribution: Distribution,
+pub(in crate::admin) struct Times {
+    pub(in crate::admin) sum: u64,
+    pub(in crate::admin) distribution: Distribution,
 }
 
 /// Of one pool, or of several.
 #[derive(Debug, Default)]
-pub(super) struct PoolSample {
-    pub(super) row: PoolRow,
+pub(in crate::admin) struct PoolSample {
+    pub(in crate::admin) row: PoolRow,
     /// 0: no limit.
-    pub(super) size: u64,
+    pub(in crate::admin) size: u64,
     /// Servers that count in it, those that are being opened included.
-    pub(super) counted: u64,
-    pub(super) unreachable: bool,
-    pub(super) totals: Totals,
-    pub(super) transactions: Times,
-    pub(super) queries: Times,
-    pub(super) waits: Times,
-    pub(super) routes: BTreeMap<(&'static str, &'static str), u64>,
-    pub(super) stale_reads_avoided: u64,
-    pub(super) pins: BTreeMap<&'static str, u64>,
+    pub(in crate::admin) counted: u64,
+    pub(in crate::admin) unreachable: bool,
+    pub(in crate::admin) totals: Totals,
+    pub(in crate::admin) transactions: Times,
+    pub(in crate::admin) queries: Times,
+    pub(in crate::admin) waits: Times,
+    pub(in crate::admin) routes: BTreeMap<(&'static str, &'static str), u64>,
+    pub(in crate::admin) stale_reads_avoided: u64,
+    pub(in crate::admin) pins: BTreeMap<&'static str, u64>,
     /// By who has given them, and the SQLSTATE.
-    pub(super) errors: BTreeMap<(&'static str, String), u64>,
+    pub(in crate::admin) errors: BTreeMap<(&'static str, String), u64>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct DatabaseSample {
-    pub(super) paused: bool,
-    pub(super) disabled: bool,
+pub(in crate::admin) struct DatabaseSample {
+    pub(in crate::admin) paused: bool,
+    pub(in crate::admin) disabled: bool,
 }
 
 #[derive(Debug)]
-pub(super) struct NodeSample {
-    pub(super) database: String,
-    pub(super) node: String,
-    pub(super) role: Role,
-    pub(super) timeline: u32,
-    pub(super) lag_bytes: u64,
+pub(in crate::admin) struct NodeSample {
+    pub(in crate::admin) database: String,
+    pub(in crate::admin) node: String,
+    pub(in crate::admin) role: Role,
+    pub(in crate::admin) timeline: u32,
+    pub(in crate::admin) lag_bytes: u64,
     /// Microseconds; `None`: it is no replica, or not known.
-    pub(super) lag: Option<u64>,
-    pub(super) busy: u64,
+    pub(in crate::admin) lag: Option<u64>,
+    pub(in crate::admin) busy: u64,
     /// Microseconds.
-    pub(super) probe: u64,
+    pub(in crate::admin) probe: u64,
+    /// Why it is not used.
+    pub(in crate::admin) reason: Option<String>,
 }
 
 #[derive(Debug)]
-pub(super) struct ListenerSample {
-    pub(super) database: String,
-    pub(super) connected: bool,
-    pub(super) clients: u64,
-    pub(super) notifications: u64,
-    pub(super) delivered: u64,
+pub(in crate::admin) struct ListenerSample {
+    pub(in crate::admin) database: String,
+    pub(in crate::admin) connected: bool,
+    pub(in crate::admin) clients: u64,
+    pub(in crate::admin) notifications: u64,
+    pub(in crate::admin) delivered: u64,
 }
 
 impl Snapshot {
-    pub(super) async fn take(commands: &Commands) -> Self {
+    pub(in crate::admin) async fn take(commands: &Commands) -> Self {
         let report = commands.report(ReportKind::Pools).await;
         let process = &commands.process;
         let pools = process.pools.all();
@@ -138,6 +142,12 @@ impl Snapshot {
             databases,
             nodes: process.pools.clusters().iter().flat_map(|cluster| nodes(cluster)).collect(),
             listeners: listeners(commands),
+            failed_logins: process.logins.failures.counts(),
+            spans: [
+                ("exported", process.spans.exported.load(Ordering::Relaxed)),
+                ("dropped", process.spans.dropped.load(Ordering::Relaxed)),
+                ("failed", process.spans.failed.load(Ordering::Relaxed)),
+            ],
         }
     }
 }
@@ -145,7 +155,7 @@ impl Snapshot {
 impl Snapshot {
     /// Why clients should be sent elsewhere. Who waits for a server that is away for a while is better off here: it counts only
     /// when no pool has reached any.
-    pub(super) fn why_not_ready(&self) -> Option<&'static str> {
+    pub(in crate::admin) fn why_not_ready(&self) -> Option<&'static str> {
         let reached = |p: &PoolSample| !p.unreachable || p.row.open_servers() > 0;
         if self.shutting_down {
             Some("shutting down\n")
@@ -237,6 +247,7 @@ fn nodes(cluster: &Cluster) -> Vec<NodeSample> {
             lag: cluster.staleness(index).and_then(|lag| u64::try_from(lag.as_micros()).ok()),
             busy: node.busy.load(Ordering::Relaxed).into(),
             probe: report.probe_time,
+            reason: report.reason,
         }
     };
     cluster.nodes.iter().enumerate().map(sample).collect()

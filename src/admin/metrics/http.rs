@@ -1,6 +1,6 @@
-//! Metrics, and whether the process lives and is ready, by HTTP: one request for each connection, which is soon over.
+//! Metrics, whether the process lives and is ready, and the status page, by HTTP: one request for each connection, which is soon over.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -14,7 +14,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 
 use super::{Format, gather::Snapshot, write};
-use crate::admin::commands::Commands;
+use crate::admin::{
+    commands::Commands,
+    status::{self, Part},
+};
 
 /// So long the head of a request may take.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
@@ -32,10 +35,10 @@ static GATHERING: Semaphore = Semaphore::const_new(1);
 type Answer = Response<Full<Bytes>>;
 
 /// Answers the request of one connection. What it does wrong is its own affair.
-pub(crate) async fn serve(stream: TcpStream, commands: Arc<Commands>) {
+pub(crate) async fn serve(stream: TcpStream, from: IpAddr, commands: Arc<Commands>) {
     let service = service_fn(|request| {
         let commands = Arc::clone(&commands);
-        async move { Ok::<_, Infallible>(answer(&request, &commands).await) }
+        async move { Ok::<_, Infallible>(answer(&request, from, &commands).await) }
     });
     let connection = http1::Builder::new()
         .keep_alive(false)
@@ -51,8 +54,11 @@ pub(crate) async fn serve(stream: TcpStream, commands: Arc<Commands>) {
     }
 }
 
-async fn answer(request: &Request<Incoming>, commands: &Commands) -> Answer {
+async fn answer(request: &Request<Incoming>, from: IpAddr, commands: &Commands) -> Answer {
     let path = request.uri().path();
+    if let Some(part) = Part::of(path).filter(|_| commands.process.config().settings.status_page) {
+        return status::answer(part, request, from, commands).await;
+    }
     if !["/metrics", "/healthz", "/readyz"].contains(&path) {
         return text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n");
     }

@@ -5,7 +5,7 @@
 
 #[cfg(test)]
 mod document;
-mod gather;
+pub(super) mod gather;
 pub(crate) mod http;
 mod process;
 mod table;

@@ -8,17 +8,17 @@ const MICROS: u64 = 1_000_000;
 
 /// What could be read; where there is no `/proc`, nothing.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Usage {
+pub(in crate::admin) struct Usage {
     /// Of all processors, in microseconds.
-    pub(super) cpu_time: Option<u64>,
-    pub(super) resident_bytes: Option<u64>,
-    pub(super) open_files: Option<u64>,
-    pub(super) most_files: Option<u64>,
+    pub(in crate::admin) cpu_time: Option<u64>,
+    pub(in crate::admin) resident_bytes: Option<u64>,
+    pub(in crate::admin) open_files: Option<u64>,
+    pub(in crate::admin) most_files: Option<u64>,
 }
 
 impl Usage {
     /// As it is now. Reads files that are no files: it waits for nothing.
-    pub(super) fn now() -> Self {
+    pub(in crate::admin) fn now() -> Self {
         let read = |file: &str| fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
         Self {
             cpu_time: cpu_time(&read("stat")),

@@ -7,7 +7,7 @@ use super::{
     gather::{DatabaseSample, ListenerSample, NodeSample, PoolSample, Snapshot},
     level, seconds,
 };
-use crate::{cluster::Role, pool::PoolKey};
+use crate::{cluster::Role, pool::PoolKey, session::bonds::Bond};
 
 /// Values of further labels, and how often they came.
 type Counted = (Vec<&'static str>, u64);
@@ -92,9 +92,9 @@ metrics! {
             ("active_cancel", p.row.sv_active_cancel),
             ("being_canceled", p.row.sv_being_canceled),
         ]);
-    "pooler_servers_pinned" Gauge, POOL,
-        "Servers that stay with their clients between transactions (SHOW PINS)",
-        |s| pools(s, |p| Level(level(p.row.sv_pinned)));
+    "pooler_servers_pinned" Gauge, &["database", "user", "node", "reason"],
+        "Servers that stay with their clients between transactions, by the reasons that there have been (SHOW PINS)",
+        pinned;
     "pooler_pool_servers" Gauge, POOL,
         "Server connections that are open or being opened",
         |s| pools(s, |p| Level(level(p.counted)));
@@ -131,6 +131,11 @@ metrics! {
     "pooler_logins" Counter, POOL,
         "Clients that have logged in",
         |s| pools(s, |p| Count(p.totals.logins));
+    "pooler_failed_logins" Counter, &["reason"],
+        "Logins that have failed, by reason: password (wrong, or of an unknown user), not_allowed (by rules, certificates or lists \
+         of users), no_database, limit (too many clients), tls, timeout, lookup (auth_query could not be asked), protocol (no startup \
+         packet that could be served) or closed (the client went away before its login was over)",
+        |s| s.failed_logins.iter().map(|(reason, count)| Sample { labels: vec![reason], value: Count(*count) }).collect();
     "pooler_errors" Counter, &["database", "user", "node", "source", "sqlstate"],
         "Errors by their SQLSTATE, and by who has given them: server or pooler. Up to 40 codes of a pool and worker are told \
          apart; the rest is other",
@@ -197,6 +202,11 @@ metrics! {
         "Notifications that clients were told of by it",
         |s| listeners(s, |l| Count(l.delivered));
 
+    "pooler_trace_spans" Counter, &["outcome"],
+        "Spans of traced transactions (otlp_endpoint): exported, dropped (the queue was full) or failed (the collector did not take \
+         them)",
+        |s| s.spans.iter().map(|(outcome, count)| Sample { labels: vec![outcome], value: Count(*count) }).collect();
+
     "process_cpu_seconds" Counter, &[],
         "Time on processors, of all threads",
         |s| s.usage.cpu_time.into_iter().flat_map(|time| one(Value::Seconds(time))).collect();
@@ -253,6 +263,18 @@ fn by_word(snapshot: &Snapshot, counts: fn(&PoolSample) -> Vec<Counted>) -> Vec<
             value: Count(count),
         };
         counts(pool).into_iter().filter(|(_, count)| *count > 0).map(sample)
+    });
+    samples.collect()
+}
+
+fn pinned(snapshot: &Snapshot) -> Vec<Sample<'_>> {
+    let samples = snapshot.pools.iter().flat_map(|(key, pool)| {
+        let counts = Bond::ALL.into_iter().zip(pool.row.pinned);
+        let been = counts.filter(|(bond, _)| pool.pins.get(bond.as_str()).is_some_and(|pins| *pins > 0));
+        been.map(|(bond, count)| Sample {
+            labels: names(key).into_iter().chain([bond.as_str()]).collect(),
+            value: Level(level(count)),
+        })
     });
     samples.collect()
 }

@@ -39,8 +39,8 @@ const CONNECTION: [(&str, Kind); 21] = [
     ("id", Int4),
 ];
 
-pub(super) const SERVERS: Columns = &and("pinned");
-pub(super) const CLIENTS: Columns = &and("route");
+pub(super) const SERVERS: Columns = &and::<{ CONNECTION.len() + 1 }>(&["pinned"]);
+pub(super) const CLIENTS: Columns = &and::<{ CONNECTION.len() + 3 }>(&["route", "node", "class"]);
 
 /// Those of PgBouncer, whose last ones are about its buffers.
 pub(super) const SOCKETS: Columns = &{
@@ -60,11 +60,16 @@ const BUFFERS: [(&str, Kind); 7] = [
     ("send_avail", Int4),
 ];
 
-/// The columns of PgBouncer, and one that it has nothing of.
-const fn and(more: &'static str) -> [(&'static str, Kind); CONNECTION.len() + 1] {
-    let mut columns = [(more, Text); CONNECTION.len() + 1];
-    let (connection, _) = columns.split_at_mut(CONNECTION.len());
+/// The columns of PgBouncer, and behind them some that it has nothing of: `N` in all.
+const fn and<const N: usize>(more: &[&'static str]) -> [(&'static str, Kind); N] {
+    let mut columns = [("", Text); N];
+    let (connection, mut behind) = columns.split_at_mut(CONNECTION.len());
     connection.copy_from_slice(&CONNECTION);
+    let mut names = more;
+    while let ([name, others @ ..], [(column, _), rest @ ..]) = (names, behind) {
+        *column = name;
+        (names, behind) = (others, rest);
+    }
     columns
 }
 
@@ -107,6 +112,8 @@ pub(super) async fn clients(commands: &Commands) -> Vec<Row> {
             text(c.prepared_statements),
             text(pid_of(c.id)),
             text(c.route),
+            text(c.node),
+            text(c.class),
         ]
     });
     rows.collect()

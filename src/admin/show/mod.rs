@@ -20,6 +20,7 @@ use super::result::{
 use crate::{admin::commands::Commands, config::PoolMode, server::KnownName, worker::report::ReportKind};
 
 pub(super) use nodes::{WHY, why};
+pub(super) use queries::top_queries;
 
 /// Name under which the console shows itself among databases, pools and users, whatever it was called by.
 pub(crate) const CONSOLE: &str = "pgbouncer";

@@ -243,7 +243,9 @@ impl PoolRow {
         self.sv_used += other.sv_used;
         self.sv_tested += other.sv_tested;
         self.sv_login += other.sv_login;
-        self.sv_pinned += other.sv_pinned;
+        for (sum, more) in self.pinned.iter_mut().zip(other.pinned) {
+            *sum += more;
+        }
         self.maxwait = self.maxwait.max(other.maxwait);
     }
 }

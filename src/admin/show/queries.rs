@@ -35,6 +35,11 @@ pub(super) const QUERIES: Columns = &[
 
 /// Those that have taken the most time first. Times in microseconds.
 pub(super) async fn queries(commands: &Commands) -> Vec<Row> {
+    top_queries(commands, MOST).await.into_iter().map(shown).collect()
+}
+
+/// The same, so many at most.
+pub(crate) async fn top_queries(commands: &Commands, most: usize) -> Vec<QueryRow> {
     let mut sums: HashMap<[String; 4], QueryRow> = HashMap::new();
     for row in commands.report(ReportKind::Queries).await.queries {
         let key = [&row.database, &row.user, &row.node, &row.text].map(String::clone);
@@ -45,8 +50,8 @@ pub(super) async fn queries(commands: &Commands) -> Vec<Row> {
     }
     let mut rows: Vec<QueryRow> = sums.into_values().collect();
     rows.sort_by_cached_key(|row| (Reverse(row.time), Reverse(row.calls), row.text.clone()));
-    rows.truncate(MOST);
-    rows.into_iter().map(shown).collect()
+    rows.truncate(most);
+    rows
 }
 
 fn shown(row: QueryRow) -> Row {

@@ -189,7 +189,7 @@ const DEVIATIONS: &[[&str; 4]] = &[
     [
         "SHOW DATABASES, STATS, CLIENTS, SERVERS",
         "Columns of 1.25",
-        "The same and, behind them, `reserve_pool` and `total_requests`, which older tools ask for, `route` and `pinned`",
+        "The same and, behind them, `reserve_pool` and `total_requests`, which older tools ask for, `route`, `node` and `class`, and `pinned`",
         "",
     ],
     [

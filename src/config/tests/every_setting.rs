@@ -121,6 +121,9 @@ const EXAMPLES: &[(&str, &str, &str, &str)] = &[
     ("stats_period", "15", "15", r#""x""#),
     ("query_statistics", "500", "500", "-1"),
     ("metrics_addr", "9127", "127.0.0.1:9127", r#""localhost""#),
+    ("status_page", "true", "1", r#""maybe""#),
+    ("otlp_endpoint", r#""http://127.0.0.1""#, "http://127.0.0.1:4318", r#""collector:4318""#),
+    ("trace_sample", "0", "0", "-1"),
 ];
 
 #[test]
@@ -148,6 +151,7 @@ fn every_setting_is_read_and_shown_and_leaves_the_others_alone() {
             "client_tls_key_file" => "client_tls_cert_file = 'PEM'",
             "server_tls_cert_file" => "server_tls_key_file = 'PEM'",
             "server_tls_key_file" => "server_tls_cert_file = 'PEM'",
+            "status_page" => "metrics_addr = 9127",
             "client_tls_sslmode" => "client_tls_cert_file = 'PEM'\nclient_tls_key_file = 'PEM'",
             _ => "",
         };

@@ -315,6 +315,27 @@ fn tables_in_the_wrong_shape_are_reported() {
 }
 
 #[test]
+fn a_status_page_that_nobody_can_see_or_many_can_hear_is_warned_of() {
+    let of = |addr: &str, users: &str| {
+        let settings = format!("status_page = true\nmetrics_addr = '{addr}'\n{users}");
+        warnings(&format!("[pooler]\n{settings}\n{DATABASE}{USER}"))
+    };
+    let nobody = "p.toml:2: nobody can see the status page: no user of the console has a password here";
+    let clear = "p.toml:2: passwords for the status page cross the network to 0.0.0.0:9127 in clear text";
+    for (addr, users, expected) in [
+        ("9127", "stats_users = 'u'", &[][..]),
+        ("localhost:9127", "admin_users = 'u'", &[]),
+        ("[::1]:9127", "", &[nobody]),
+        ("0.0.0.0:9127", "admin_users = 'u'", &[clear]),
+        ("0.0.0.0:9127", "", &[nobody, clear]),
+    ] {
+        let told = of(addr, users);
+        let found: Vec<&str> = told.lines().filter(|line| line.starts_with("p.toml:2")).collect();
+        assert_eq!(found, expected, "{addr} {users}");
+    }
+}
+
+#[test]
 fn settings_that_do_not_fit_together_are_reported() {
     let dir = Dir::new();
     let pem = dir.file("x.pem", "").display().to_string();
@@ -330,6 +351,14 @@ fn settings_that_do_not_fit_together_are_reported() {
             "p.toml:2: client certificates cannot be verified without an authority",
         ),
         ("auth_file = 'none.txt'", "p.toml:2: cannot read auth_file none.txt"),
+        (
+            "status_page = true",
+            "p.toml:2: status_page needs metrics_addr, where it is served\n  set metrics_addr",
+        ),
+        (
+            "otlp_endpoint = 'http://u:s3cret@h'",
+            "p.toml:2: invalid value for otlp_endpoint: the URL cannot be used",
+        ),
     ] {
         let found = problems(&format!("[pooler]\n{}\n{DATABASE}{USER}", text.replace("PEM", &pem)));
         assert!(found.starts_with(expected), "{expected}\nnot in\n{found}");

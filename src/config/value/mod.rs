@@ -9,10 +9,10 @@ mod nodes;
 mod numbers;
 mod words;
 
-pub use self::endpoint::Endpoint;
+pub use self::endpoint::{Endpoint, HttpUrl};
 pub(crate) use self::nodes::host_and_port;
 pub(super) use self::{
-    endpoint::EndpointText,
+    endpoint::{EndpointText, HttpUrlText},
     nodes::{HostName, Hosts, Nodes, PatroniApis},
     numbers::{AtLeast, Bytes, COUNT, Mode, Number, Time},
     words::{Choice, FilePath, Flag, List, Name, Password, Text, Word},
