@@ -10,6 +10,8 @@ fn main() -> ExitCode {
         Command::PgBouncer(call) => pooler::app::run_as_pgbouncer(call),
         Command::Import { file } => cli::import(&file),
         Command::Check { config } => cli::check(&config),
+        Command::Man { directory } => cli::man(directory.as_deref()),
+        Command::Completions { shell } => cli::completions(shell),
         Command::Demo(options) => pooler::demo::run(&options),
     }
 }
