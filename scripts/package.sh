@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes what is given to those who run it, into target/release/package: the Debian package, the list of its parts (SBOM,
-# CycloneDX) and their licences. --static: also a program that needs no library of the system, for containers and other distributions.
+# CycloneDX) and their licences.
 # --test: tries all of it, and installs the package in a Debian of its own (packaging/test.sh; takes root and some minutes).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,12 +9,11 @@ cd "$(dirname "$0")/.."
 cargo_deb=3.8.0
 cargo_cyclonedx=0.5.9
 
-static= test=
+test=
 for argument; do
     case $argument in
-        --static) static=yes ;;
-        --test) static=yes test=yes ;;
-        *) fail "usage: scripts/package.sh [--static] [--test]" ;;
+        --test) test=yes ;;
+        *) fail "usage: scripts/package.sh [--test]" ;;
     esac
 done
 
@@ -64,13 +63,9 @@ cargo deb --quiet --locked --no-build --dbgsym --output "$out/"
 deb=$(printf '%s\n' "$out"/pooler_*.deb)
 [ -f "$deb" ] || fail "cargo-deb has made no package in $out."
 
-if [ -n "$static" ]; then
-    packaging/static.sh "$out"
-fi
-
 if [ -n "$test" ]; then
-    packaging/test.sh "$deb" "$out/man" "$out"
+    packaging/test.sh "$deb"
 fi
 
 say "Made in $out"
-(cd "$out" && sha256sum -- *.deb *.ddeb *.json third-party-licences.txt $(compgen -G 'pooler-*-linux-musl' || true) | tee SHA256SUMS)
+(cd "$out" && sha256sum -- *.deb *.ddeb *.json third-party-licences.txt | tee SHA256SUMS)
