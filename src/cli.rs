@@ -3,6 +3,7 @@
 //! Called as `pgbouncer`, or with that as its command, it takes PgBouncer's arguments (`pgbouncer`).
 //! Without a command pooler runs. `-c` beats `POOLER_UPSTREAM`; with neither the usual places are searched.
 
+mod manual;
 pub mod pgbouncer;
 pub mod target;
 
@@ -14,6 +15,7 @@ use std::{
 };
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap_complete::Shell;
 
 use self::target::TargetArguments;
 use crate::{
@@ -44,6 +46,10 @@ pub enum Command {
     Top(Top),
     /// Show what pooler does, with a PostgreSQL of its own.
     Demo(Demo),
+    /// Print pooler(1), or write all manual pages into a directory.
+    Man { directory: Option<PathBuf> },
+    /// Print completions for a shell.
+    Completions { shell: Shell },
 }
 
 /// Where the configuration comes from.
@@ -196,6 +202,18 @@ enum Action {
     Top(Top),
     /// Start PostgreSQL in a temporary directory, pooler in front, and drive clients through it.
     Demo(Demo),
+    /// Print the manual page pooler(1).
+    Man {
+        /// Write it there instead, and those of all commands (pooler-check.1, …).
+        #[arg(long, value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
+    /// Print completions for a shell: source <(pooler completions bash)
+    Completions {
+        /// The shell.
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -281,6 +299,8 @@ fn parse_from(
         Some(Action::Init(init)) => Ok(Command::Init(init)),
         Some(Action::Top(top)) => Ok(Command::Top(top)),
         Some(Action::Demo(demo)) => Ok(Command::Demo(demo)),
+        Some(Action::Man { directory }) => Ok(Command::Man { directory }),
+        Some(Action::Completions { shell }) => Ok(Command::Completions { shell }),
     }
 }
 
@@ -373,6 +393,16 @@ pub fn import(path: &Path) -> ExitCode {
     }
 }
 
+/// `pooler man`: prints pooler(1), or writes all manual pages.
+pub fn man(directory: Option<&Path>) -> ExitCode {
+    manual::man(Arguments::command(), directory)
+}
+
+/// `pooler completions`: prints what a shell reads.
+pub fn completions(shell: Shell) -> ExitCode {
+    manual::completions(Arguments::command(), shell)
+}
+
 /// Certificates and keys that can be read may still be unfit, or not belong together.
 fn with_usable_tls(loaded: Loaded) -> Result<Loaded, Problems> {
     let settings = &loaded.config.settings;
@@ -432,6 +462,8 @@ mod tests {
             Ok(Command::Demo(demo)) => {
                 format!("demo {} {} {} {}", demo.clients, demo.pool_size, demo.seconds, demo.keep)
             }
+            Ok(Command::Man { directory }) => format!("man {directory:?}"),
+            Ok(Command::Completions { shell }) => format!("completions {shell}"),
             Err(error) => format!("error {}", error.exit_code()),
         }
     }
@@ -454,6 +486,9 @@ mod tests {
             ("import pgbouncer.ini", "import pgbouncer.ini"),
             ("demo", "demo 200 20 20 false"),
             ("demo --clients 5 --pool-size 2 --seconds 3 --keep", "demo 5 2 3 true"),
+            ("man", "man None"),
+            ("man --directory d", "man Some(\"d\")"),
+            ("completions fish", "completions fish"),
             ("--upstream postgres://h/d", "upstream postgres://h/d "),
             ("run --upstream postgres://h/d --listen *:7000", "upstream postgres://h/d *:7000"),
         ] {
@@ -477,6 +512,8 @@ mod tests {
             "init postgres://h/d --host h",
             "init -p 0",
             "top -n 0",
+            "completions",
+            "completions command.com",
         ] {
             assert_eq!(parsed(arguments, None, &[]), "error 2", "{arguments}");
         }

@@ -13,6 +13,8 @@ fn main() -> ExitCode {
         Command::Check { config, connect: true } => pooler::inspect::run(&config),
         Command::Init(options) => pooler::init::run(&options),
         Command::Top(options) => pooler::top::run(&options),
+        Command::Man { directory } => cli::man(directory.as_deref()),
+        Command::Completions { shell } => cli::completions(shell),
         Command::Demo(options) => pooler::demo::run(&options),
     }
 }

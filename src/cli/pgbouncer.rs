@@ -153,7 +153,7 @@ impl Read<'_> {
     }
 }
 
-fn help(program: &str) -> String {
+pub(super) fn help(program: &str) -> String {
     format!(
         "{program} is a connection pooler for PostgreSQL.\n\n\
          Usage:\n  {program} [OPTION]... CONFIG_FILE\n\n\
