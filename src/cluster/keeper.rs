@@ -263,6 +263,8 @@ impl<T: Source> Keeper<T> {
     /// What is known stays in force for a while: a primary that is lost is changed by nobody. Then everything is for the
     /// primary. Says so once.
     fn failed(&mut self, error: &KeeperError) -> Duration {
+        // Whoever wants to know wakes it: not at once for each.
+        self.looks.note(Instant::now());
         let Some(source) = self.source() else { return GAP };
         if self.looked.elapsed() < LASTS && source.catalog().generation() > 0 {
             return GAP;
