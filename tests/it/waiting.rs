@@ -44,6 +44,8 @@ fn cancel_in_the_queue_spares_what_asks_for_nothing() {
     waiting.send_all(&[copy_done(), flush(), query("SELECT 'cancelled'")]);
     pair.pooler.wait_for_pool("cl_waiting", 1);
     let mut idle = pair.pooler.connect();
+    // Its worker has looked for what came with the login, and is told of what comes next.
+    pair.pooler.console("SHOW CLIENTS");
     idle.send_all(&[copy_done(), flush()]);
     pair.pooler.wait_for_pool("cl_waiting", 2);
     idle.cancel();
