@@ -248,10 +248,10 @@ suite() {
     postgresjs) node node/postgresjs.mjs ;;
     prisma | prisma-fresh) cd node && node --import tsx "$1.mjs" ;;
     sqlalchemy | django) "$cache/drivers-venv/bin/python" "python/$1_suite.py" ;;
-    jdbc) java -cp "$jars" jdbc/Jdbc.java ;;
+    jdbc) javac -cp "$jars" -d "$work/jdbc" jdbc/Checks.java jdbc/Jdbc.java && java -cp "$jars$work/jdbc" Jdbc ;;
     rails) ruby ruby/rails.rb ;;
     hibernate) # which looks for classes by name, and makes others of them: it needs them in files, and Java's leave
-      javac -cp "$jars$hibernate_jars" -d "$work/hibernate" jdbc/Hibernate.java &&
+      javac -cp "$jars$hibernate_jars" -d "$work/hibernate" jdbc/Checks.java jdbc/Hibernate.java &&
         java --add-opens java.base/java.lang=ALL-UNNAMED -cp "$jars$hibernate_jars$work/hibernate" Hibernate
       ;;
     tokio-postgres | sqlx) RUST_BACKTRACE=0 "$cache/drivers-rust/debug/$1" ;;

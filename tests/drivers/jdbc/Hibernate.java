@@ -9,15 +9,12 @@ import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Objects;
 import java.util.Properties;
 import java.util.Set;
 import java.util.concurrent.Callable;
-import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
-import java.util.concurrent.TimeUnit;
 import javax.persistence.CascadeType;
 import javax.persistence.Entity;
 import javax.persistence.FetchType;
@@ -40,12 +37,11 @@ import org.hibernate.StaleObjectStateException;
 import org.hibernate.cfg.Configuration;
 import org.postgresql.util.PSQLException;
 
-public class Hibernate {
+public class Hibernate extends Checks {
     static final String URL = System.getenv("DATABASE_URL");
     static final int POOL_SIZE = Integer.parseInt(System.getenv().getOrDefault("POOL_SIZE", "0"));
     static final int THREADS = 20;
     static final int ROUNDS = 15;
-    static final int CHECK_SECONDS = 60;
 
     @Entity(name = "Customer")
     @Table(name = "hibernate_customer")
@@ -100,10 +96,6 @@ public class Hibernate {
         }
     }
 
-    interface Check {
-        void run() throws Exception;
-    }
-
     interface Work<T> {
         T in(Session session) throws Exception;
     }
@@ -136,41 +128,10 @@ public class Hibernate {
         checks.put("versions_find_concurrent_changes", Hibernate::versions);
         checks.put("results_are_scrolled_in_portions", Hibernate::scrolled);
         checks.put("errors_leave_the_session_factory_in_order", Hibernate::errors);
-        if (only.length > 0) {
-            checks.keySet().retainAll(List.of(only));
-        }
-        int failed = 0;
-        for (Map.Entry<String, Check> check : checks.entrySet()) {
-            ExecutorService executor = Executors.newSingleThreadExecutor();
-            Future<Void> running = executor.submit(() -> {
-                check.getValue().run();
-                return null;
-            });
-            try {
-                running.get(CHECK_SECONDS, TimeUnit.SECONDS);
-                System.out.println("ok " + check.getKey());
-            } catch (Exception error) {
-                Throwable cause = error instanceof ExecutionException ? error.getCause() : error;
-                System.out.println("not ok " + check.getKey() + ": " + String.valueOf(cause).replace('\n', ' '));
-                cause.printStackTrace();
-                failed++;
-            }
-            executor.shutdownNow();
-        }
-        System.exit(failed == 0 ? 0 : 1);
+        runAll(checks, only);
     }
 
     // --- Helpers -----------------------------------------------------------------------------------
-
-    static void must(boolean condition, String what) {
-        if (!condition) {
-            throw new AssertionError(what);
-        }
-    }
-
-    static void same(Object got, Object wanted) {
-        must(Objects.equals(got, wanted), got + " instead of " + wanted);
-    }
 
     /** A session with one transaction. */
     static <T> T transaction(Work<T> work) throws Exception {

@@ -25,11 +25,9 @@ import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Objects;
 import java.util.Properties;
 import java.util.Set;
 import java.util.concurrent.Callable;
-import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
@@ -39,7 +37,7 @@ import org.postgresql.PGConnection;
 import org.postgresql.PGNotification;
 import org.postgresql.ds.PGPoolingDataSource;
 
-public class Jdbc {
+public class Jdbc extends Checks {
     static final String URL = System.getenv("DATABASE_URL");
     static final String DIRECT = System.getenv("DIRECT_URL");
     /** A replica that reads may run on, if there is one. */
@@ -49,11 +47,6 @@ public class Jdbc {
     static final int POOL_SIZE = Integer.parseInt(System.getenv().getOrDefault("POOL_SIZE", "0"));
     static final int CLIENTS = 50;
     static final int ROUNDS = 20;
-    static final int CHECK_SECONDS = 60;
-
-    interface Check {
-        void run() throws Exception;
-    }
 
     interface Use<T> {
         T apply(Connection connection) throws Exception;
@@ -82,28 +75,7 @@ public class Jdbc {
         checks.put("settings_of_poolers_own_can_be_prepared", Jdbc::ownSettings);
         checks.put("result_type_changed_by_ddl", Jdbc::resultTypeChanged);
         checks.put("lost_server_is_one_error_and_then_work_goes_on", Jdbc::lostServer);
-        if (only.length > 0) {
-            checks.keySet().retainAll(List.of(only));
-        }
-        int failed = 0;
-        for (Map.Entry<String, Check> check : checks.entrySet()) {
-            ExecutorService executor = Executors.newSingleThreadExecutor();
-            Future<Void> running = executor.submit(() -> {
-                check.getValue().run();
-                return null;
-            });
-            try {
-                running.get(CHECK_SECONDS, TimeUnit.SECONDS);
-                System.out.println("ok " + check.getKey());
-            } catch (Exception error) {
-                Throwable cause = error instanceof ExecutionException ? error.getCause() : error;
-                System.out.println("not ok " + check.getKey() + ": " + String.valueOf(cause).replace('\n', ' '));
-                cause.printStackTrace();
-                failed++;
-            }
-            executor.shutdownNow();
-        }
-        System.exit(failed == 0 ? 0 : 1);
+        runAll(checks, only);
     }
 
     // --- Helpers -----------------------------------------------------------------------------------
@@ -123,16 +95,6 @@ public class Jdbc {
 
     static Connection connect() throws SQLException {
         return connect(URL);
-    }
-
-    static void must(boolean condition, String what) {
-        if (!condition) {
-            throw new AssertionError(what);
-        }
-    }
-
-    static void same(Object got, Object wanted) {
-        must(Objects.deepEquals(got, wanted), got + " instead of " + wanted);
     }
 
     static void execute(Connection connection, String... statements) throws SQLException {
