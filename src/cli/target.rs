@@ -20,7 +20,7 @@ use ratatui::crossterm::{
 };
 
 use crate::{
-    config::{At, Environment, Problem, Settings, SslMode, url},
+    config::{At, Environment, Problem, Settings, SslMode, host_with_port, url},
     error::Secret,
     net::tls::{ServerTls, TlsError},
     server::{ConnectError, ConnectSpec, Credentials, Keepalive, OwnSession, ServerAddress},
@@ -194,11 +194,7 @@ impl Target {
 /// As messages name it.
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
+        f.write_str(&host_with_port(&self.host, self.port))
     }
 }
 

@@ -36,7 +36,7 @@ pub use self::{
     file::Loaded,
     hba::{Asking, Demand, Hba},
     interpolate::Environment,
-    nodes::{At, MOST_NODES, NodeAddress, PatroniApi},
+    nodes::{At, MOST_NODES, NodeAddress, PatroniApi, host_with_port},
     pgbouncer::Given,
     problem::{Problem, Problems},
     resolve::{Lookup, is_console},

@@ -69,11 +69,15 @@ pub struct PatroniApi {
     pub port: u16,
 }
 
+/// Host and port as they are written together: addresses of IPv6 stand in brackets (RFC 3986, 3.2.2).
+pub fn host_with_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// As in the configuration.
 impl fmt::Display for PatroniApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.https { "https" } else { "http" };
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        write!(f, "{scheme}://{host}:{}", self.port)
+        write!(f, "{scheme}://{}", host_with_port(&self.host, self.port))
     }
 }

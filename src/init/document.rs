@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::Path};
 use super::{sizes::Sizes, survey::Survey};
 use crate::{
     config::{
-        SslMode, is_console,
+        SslMode, host_with_port, is_console,
         literal::{key, quoted, without_references},
     },
     error::Printable,
@@ -160,7 +160,7 @@ fn database(out: &mut String, survey: &Survey, name: &str, is_first: bool) {
             let _ = writeln!(
                 out,
                 "# With replicas, in the place of host and port:\n# nodes = [{}, \"REPLICA:5432\"]",
-                literal(&place(&primary.host, primary.port))
+                literal(&host_with_port(&primary.host, primary.port))
             );
         }
     } else {
@@ -170,20 +170,16 @@ fn database(out: &mut String, survey: &Survey, name: &str, is_first: bool) {
             );
         }
         out.push_str("nodes = [\n");
-        let _ = writeln!(out, "    {},", literal(&place(&primary.host, primary.port)));
+        let _ = writeln!(out, "    {},", literal(&host_with_port(&primary.host, primary.port)));
         for replica in &survey.replicas {
             let name = replica.name.as_ref().map(|name| format!("  # {}", shown(name))).unwrap_or_default();
-            let _ = writeln!(out, "    {},{name}", literal(&place(&replica.host, replica.port)));
+            let _ = writeln!(out, "    {},{name}", literal(&host_with_port(&replica.host, replica.port)));
         }
         out.push_str("]\n");
     }
     if entry != name {
         let _ = writeln!(out, "dbname = {}", literal(name));
     }
-}
-
-fn place(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 fn user(out: &mut String, survey: &Survey, name: &str, kept: &Kept, is_admin: bool) {

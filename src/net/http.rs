@@ -13,7 +13,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::tls::{ServerTls, TlsError};
-use crate::config::SslMode;
+use crate::config::{SslMode, host_with_port};
 
 /// Longest answer, and longest head of one.
 const LONGEST: usize = 1 << 20;
@@ -58,8 +58,7 @@ pub async fn ask(
     mut request: Request<Full<Bytes>>,
     tls: &ServerTls,
 ) -> Result<Response<Bytes>, HttpError> {
-    let shown = if place.host.contains(':') { format!("[{}]", place.host) } else { place.host.to_owned() };
-    let authority = format!("{shown}:{}", place.port);
+    let authority = host_with_port(place.host, place.port);
     let headers = request.headers_mut();
     headers.insert(header::HOST, authority.parse().map_err(hyper::http::Error::from)?);
     headers.insert(header::USER_AGENT, header::HeaderValue::from_static("pooler"));

@@ -23,7 +23,7 @@ const MANY: usize = 4096;
 
 /// Why a client cannot go on without the server that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bound {
+pub(crate) enum Tie {
     /// There is no other, or it has a session there.
     Alone,
     /// Part of a message has passed.
@@ -36,7 +36,7 @@ pub(crate) enum Bound {
     By(Bond),
 }
 
-impl Bound {
+impl Tie {
     /// What its client is told.
     pub(crate) fn hint(self) -> Option<String> {
         let lost = match self {
@@ -61,13 +61,13 @@ impl Server {
 }
 
 impl Worker {
-    /// The connection to a server is lost. True if its client goes on without it (and the server is closed).
-    pub(super) fn outlive(&mut self, slot: usize) -> bool {
-        if self.is_bound_to(slot).is_some() {
-            return false;
+    /// The connection to a server is lost: its client goes on without it (and the server is closed), or why it cannot.
+    pub(super) fn outlive(&mut self, slot: usize) -> Result<(), Tie> {
+        if let Some(tie) = self.tie_to(slot) {
+            return Err(tie);
         }
-        let Some(server) = self.servers.get_mut(slot) else { return false };
-        let ServerState::Active(client_slot) = server.state else { return false };
+        let Some(server) = self.servers.get_mut(slot) else { return Err(Tie::Alone) };
+        let ServerState::Active(client_slot) = server.state else { return Err(Tie::Alone) };
         server.session.spoiled = Some("server conn crashed?");
         server.session.swallowing = 0;
         let in_transaction = server.in_transaction();
@@ -82,7 +82,7 @@ impl Worker {
         self.tell_ready_at_once(client_slot);
         let Some(server) = self.servers.get(slot).filter(|s| s.state == ServerState::Active(client_slot))
         else {
-            return true;
+            return Ok(());
         };
         let unended = !server.session.pipeline.is_closed();
         let failed = server.session.pipeline.skipping();
@@ -99,33 +99,33 @@ impl Worker {
         }
         self.close_server(slot, "server conn crashed?");
         self.look_later_at_client(client_slot);
-        true
+        Ok(())
     }
 
     /// Why a server's client cannot do without it.
-    pub(super) fn is_bound_to(&self, slot: usize) -> Option<Bound> {
+    fn tie_to(&self, slot: usize) -> Option<Tie> {
         let server = self.servers.get(slot)?;
-        let ServerState::Active(client) = server.state else { return Some(Bound::Alone) };
-        let Some(client) = self.clients.get(client) else { return Some(Bound::Alone) };
+        let ServerState::Active(client) = server.state else { return Some(Tie::Alone) };
+        let Some(client) = self.clients.get(client) else { return Some(Tie::Alone) };
         let session = &server.session;
         let linked = matches!(client.state, ClientState::Linked(_)) && client.mode != PoolMode::Session;
         if server.pool.seat.is_none() || !linked {
-            return Some(Bound::Alone);
+            return Some(Tie::Alone);
         }
         if session.passing > 0 || client.session.passing > 0 {
-            return Some(Bound::AmidMessage);
+            return Some(Tie::AmidMessage);
         }
         if session.pipeline.is_uncertain() || session.injected_failed.is_some() {
-            return Some(Bound::Uncertain);
+            return Some(Tie::Uncertain);
         }
         // It cannot be asked any more.
         if session.asking != Asking::Never && session.traces.are_suspected() {
-            return Some(Bound::Unasked);
+            return Some(Tie::Unasked);
         }
         if client.session.channels.as_ref().is_some_and(|channels| channels.are_pending()) {
-            return Some(Bound::By(Bond::Listen));
+            return Some(Tie::By(Bond::Listen));
         }
-        session.bonds.reason().filter(|bond| *bond != Bond::Currval).map(Bound::By)
+        session.bonds.reason().filter(|bond| *bond != Bond::Currval).map(Tie::By)
     }
 
     /// What the server would say next, if it could.

@@ -3,7 +3,7 @@
 use super::{
     Worker,
     client::{Client, ClientState},
-    lost::Bound,
+    lost::Tie,
     server::{Server, ServerState},
 };
 use crate::{
@@ -42,7 +42,7 @@ pub(crate) enum ClientError {
     #[error("client_login_timeout (server down)")]
     LoginWait(NoServer),
     #[error("server conn crashed?")]
-    ServerGone(Bound),
+    ServerGone(Tie),
     #[error("{0}")]
     Killed(&'static str),
     #[error("{0}")]
@@ -140,7 +140,7 @@ impl Report for ClientError {
             Self::ChannelsUnclear => "Send LISTEN and UNLISTEN alone, and before savepoints.",
             Self::TransactionInStatementMode => "Use pool_mode = \"transaction\".",
             Self::Server(told) => return told.hint.clone(),
-            Self::ServerGone(bound) => return bound.hint(),
+            Self::ServerGone(tie) => return tie.hint(),
             _ => return None,
         };
         Some(hint.to_owned())
@@ -397,10 +397,7 @@ impl Worker {
         if self.replay_lost(slot) {
             return self.close_server(slot, "server conn crashed?");
         }
-        if self.outlive(slot) {
-            return;
-        }
-        let bound = self.is_bound_to(slot).unwrap_or(Bound::Alone);
+        let Err(tie) = self.outlive(slot) else { return };
         let Some(server) = self.servers.get(slot) else { return };
         let client = match server.state {
             ServerState::Active(client) => Some(client),
@@ -412,7 +409,7 @@ impl Worker {
         match (client, unseen) {
             (Some(client), Some(error)) => self.fail_client(client, &error),
             (Some(client), None) if told => self.close_client(client, "server conn crashed?"),
-            (Some(client), None) => self.fail_client(client, &ClientError::ServerGone(bound)),
+            (Some(client), None) => self.fail_client(client, &ClientError::ServerGone(tie)),
             (None, _) => {}
         }
         self.close_server(slot, "server conn crashed?");

@@ -6,17 +6,16 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::TcpStream,
-    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex},
 };
 
-use pooler::demo::process::{self, Guarded, RunAs, TempDir, free_port, wait_until};
+use pooler::demo::process::{self, TempDir, free_port, wait_until};
 
 use crate::support::{
     database::{Database, password_of},
+    pgbouncer::AsPgbouncer,
     pooler::{Pooler, Setup},
     raw::{PATIENCE, Raw},
     replicated::Replicated,
@@ -292,32 +291,8 @@ fn pgbouncer_is_watched_as_far_as_it_tells() {
         return;
     };
     let database = Database::new();
-    let who = RunAs::unprivileged().unwrap();
-    let dir = TempDir::new(who).unwrap();
     let port = free_port().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        path.display().to_string()
-    };
-    let users = file("users", &format!("\"app\" \"{}\"\n", password_of("app")));
-    let ini = file(
-        "p.ini",
-        &format!(
-            "[databases]\n{} = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-             unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\npool_mode = transaction\n\
-             admin_users = app\n",
-            database.name, database.port
-        ),
-    );
-    let log = file("log", "");
-    if let Some(who) = who {
-        std::os::unix::fs::chown(&log, Some(who.uid), Some(who.gid)).unwrap();
-    }
-    let _process = Guarded::spawn(who, &[&program, &ini], Path::new(&log), "INT").unwrap();
-    let up = wait_until(PATIENCE, || TcpStream::connect(("127.0.0.1", port)).ok());
-    assert!(up.is_some(), "{}", fs::read_to_string(&log).unwrap_or_default());
+    let _process = AsPgbouncer::start(Path::new(&program), &database, port, "");
     let mut client = Raw::login(port, "app", &database.name, &password_of("app"));
     client.sql("SELECT 1");
     let output = top(port, "app", &password_of("app"), &[]);

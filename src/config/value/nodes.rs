@@ -4,7 +4,7 @@ use super::{
     Codec, Input, quoted,
     words::{List, Name},
 };
-use crate::config::{At, MOST_NODES, NodeAddress, PatroniApi};
+use crate::config::{At, MOST_NODES, NodeAddress, PatroniApi, host_with_port};
 
 /// `["db1", "db2:5433", "[::1]:5432", "db3 weight=2", "db4 addresses=each"]`.
 pub(in crate::config) struct Nodes;
@@ -50,10 +50,9 @@ impl Codec for Nodes {
 }
 
 fn text_of(node: &NodeAddress) -> String {
-    let host = if node.host.contains(':') { format!("[{}]", node.host) } else { node.host.clone() };
     let weight = if node.weight == 1 { String::new() } else { format!(" weight={}", node.weight) };
     let each = if node.at == At::Each { " addresses=each" } else { "" };
-    format!("{host}:{}{weight}{each}", node.port)
+    format!("{}{weight}{each}", host_with_port(&node.host, node.port))
 }
 
 fn node(text: &str) -> Result<NodeAddress, String> {
@@ -149,8 +148,7 @@ impl Codec for Hosts {
 impl HostName {
     fn text(&self) -> String {
         match self.port {
-            Some(port) if self.host.contains(':') => format!("[{}]:{port}", self.host),
-            Some(port) => format!("{}:{port}", self.host),
+            Some(port) => host_with_port(&self.host, port),
             None => self.host.clone(),
         }
     }

@@ -10,6 +10,7 @@ pub mod hammer;
 pub mod http;
 pub mod load;
 pub mod msg;
+pub mod pgbouncer;
 pub mod pooler;
 pub mod raw;
 pub mod replicated;
